@@ -1,0 +1,75 @@
+//! Ring records: what is rare and must be told one by one.
+
+use crate::COMM_LEN;
+
+/// Longest cgroup path carried in a record (`TRACE_CGROUP_PATH_LEN`, kernel/cgroup/cgroup-internal.h).
+pub const CGROUP_PATH_LEN: usize = 1024;
+
+/// A field the kernel could not give.
+pub const ABSENT: u64 = u64::MAX;
+
+/// A victim mark: `mark_victim` of mm/oom_kill.c, taken in the trigger's context.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OomMark {
+    /// `CLOCK_BOOTTIME`, ns (`CLOCK_MONOTONIC` where `clock_boottime` is 0).
+    pub time_ns: u64,
+    /// `ABSENT` in any of these: not readable on this kernel.
+    pub victim_cgroup_id: u64,
+    pub trigger_cgroup_id: u64,
+    pub total_vm_pages: u64,
+    pub anon_pages: u64,
+    pub file_pages: u64,
+    pub shmem_pages: u64,
+    pub swap_pages: u64,
+    pub page_table_bytes: u64,
+    pub victim_tid: u32,
+    /// 0 when only the tid is known.
+    pub victim_tgid: u32,
+    /// `u32::MAX` when not known.
+    pub victim_uid: u32,
+    pub trigger_tgid: u32,
+    pub trigger_tid: u32,
+    /// `i32::MAX` when not known.
+    pub oom_score_adj: i32,
+    pub victim_comm: [u8; COMM_LEN],
+    pub trigger_comm: [u8; COMM_LEN],
+    pub clock_boottime: u64,
+}
+
+/// What a lifecycle record tells; first field of each.
+pub const KIND_CGROUP_MADE: u32 = 1;
+pub const KIND_CGROUP_REMOVED: u32 = 2;
+pub const KIND_PROCESS_EXITED: u32 = 3;
+
+/// A memory cgroup was made or removed.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct CgroupChange {
+    pub kind: u32,
+    /// Bytes of `path` in use, without the terminating NUL.
+    pub path_len: u32,
+    pub cgroup_id: u64,
+    pub time_ns: u64,
+    pub path: [u8; CGROUP_PATH_LEN],
+}
+
+/// A process ended whose peak RSS reached the threshold.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessExit {
+    pub kind: u32,
+    pub tgid: u32,
+    pub cgroup_id: u64,
+    pub time_ns: u64,
+    pub peak_rss_pages: u64,
+    pub minor_faults: u64,
+    pub major_faults: u64,
+    pub comm: [u8; COMM_LEN],
+}
+
+const _: () = {
+    assert!(size_of::<OomMark>() == 9 * 8 + 6 * 4 + 2 * COMM_LEN + 8);
+    assert!(size_of::<CgroupChange>() == 24 + CGROUP_PATH_LEN);
+    assert!(size_of::<ProcessExit>() == 48 + COMM_LEN);
+};
