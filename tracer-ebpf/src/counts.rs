@@ -37,6 +37,14 @@ pub struct LifecycleCounts {
     pub exited_peak_rss_pages: u64,
 }
 
+/// What is summed up per memory cgroup; key: cgroup id.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CgroupCounts {
+    pub heap: HeapCounts,
+    pub lifecycle: LifecycleCounts,
+}
+
 /// Reclaim done by the tasks of a cgroup.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,19 +98,20 @@ const _: () = {
     assert!(size_of::<ProcessKey>() == 16);
     assert!(size_of::<HeapCounts>() == 48);
     assert!(size_of::<LifecycleCounts>() == 40);
+    assert!(size_of::<CgroupCounts>() == 88);
     assert!(size_of::<ReclaimCounts>() == 32 + 8 * STALL_BUCKETS);
 };
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{HeapCounts, LifecycleCounts, ProcessKey, ReclaimCounts};
+    use super::{CgroupCounts, HeapCounts, ProcessKey, ReclaimCounts};
 
     // SAFETY: repr(C), integers only, no implicit padding (sizes asserted above).
     unsafe impl aya::Pod for ProcessKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for HeapCounts {}
     // SAFETY: as above.
-    unsafe impl aya::Pod for LifecycleCounts {}
+    unsafe impl aya::Pod for CgroupCounts {}
     // SAFETY: as above.
     unsafe impl aya::Pod for ReclaimCounts {}
 }

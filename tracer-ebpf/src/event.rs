@@ -12,7 +12,7 @@ pub const ABSENT: u64 = u64::MAX;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OomMark {
-    /// `CLOCK_BOOTTIME`, ns (`CLOCK_MONOTONIC` where `clock_boottime` is 0).
+    /// `CLOCK_BOOTTIME`, ns.
     pub time_ns: u64,
     /// `ABSENT` in any of these: not readable on this kernel.
     pub victim_cgroup_id: u64,
@@ -34,7 +34,6 @@ pub struct OomMark {
     pub oom_score_adj: i32,
     pub victim_comm: [u8; COMM_LEN],
     pub trigger_comm: [u8; COMM_LEN],
-    pub clock_boottime: u64,
 }
 
 /// What a lifecycle record tells; first field of each.
@@ -69,7 +68,19 @@ pub struct ProcessExit {
 }
 
 const _: () = {
-    assert!(size_of::<OomMark>() == 9 * 8 + 6 * 4 + 2 * COMM_LEN + 8);
+    assert!(size_of::<OomMark>() == 9 * 8 + 6 * 4 + 2 * COMM_LEN);
     assert!(size_of::<CgroupChange>() == 24 + CGROUP_PATH_LEN);
     assert!(size_of::<ProcessExit>() == 48 + COMM_LEN);
 };
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{CgroupChange, OomMark, ProcessExit};
+
+    // SAFETY: repr(C), integers only, no implicit padding (sizes asserted above).
+    unsafe impl aya::Pod for OomMark {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for CgroupChange {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for ProcessExit {}
+}

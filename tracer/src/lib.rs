@@ -1,1 +1,3 @@
+pub mod kernel;
+pub mod loader;
 pub mod model;

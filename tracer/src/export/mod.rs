@@ -1,0 +1,9 @@
+//! Where a snapshot leaves memtrace.
+//!
+//! Owns the wire formats. Each output reads the same `model::snapshot::Snapshot`
+//! and nothing else. Must not measure, keep model state, or hold up the caller:
+//! an output that cannot keep up drops and counts.
+//!
+//! - `otlp`: OTLP metrics over gRPC or HTTP/protobuf.
+
+pub mod otlp;

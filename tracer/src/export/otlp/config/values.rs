@@ -1,0 +1,126 @@
+//! Reads one configured value: URL, header list, key list, milliseconds.
+//!
+//! Owns the syntax. Must not know precedence. Errors name the source, never a secret.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use super::{ConfigError, DEFAULT_GRPC_ENDPOINT, DEFAULT_HTTP_ENDPOINT, Given, METRICS_PATH};
+
+/// The port written in an endpoint with or without a scheme.
+pub(super) fn port(endpoint: &str) -> Option<u16> {
+    let parsed: Uri = endpoint.parse().ok()?;
+    parsed.port_u16()
+}
+
+/// Scheme and authority for a gRPC channel. A missing scheme means TLS unless `insecure`.
+pub(super) fn grpc_endpoint(given: Given, insecure: bool) -> Result<Uri, ConfigError> {
+    let url = if given.value.contains("://") {
+        given.value.clone()
+    } else {
+        let scheme = if insecure { "http" } else { "https" };
+        format!("{scheme}://{}", given.value)
+    };
+    parse(&given.name, &url, DEFAULT_GRPC_ENDPOINT)
+}
+
+/// The URL to POST to; `append_path` for endpoints that serve every signal.
+pub(super) fn http_endpoint(given: Given, append_path: bool) -> Result<Uri, ConfigError> {
+    if !given.value.contains("://") {
+        return Err(ConfigError::Endpoint {
+            name: given.name,
+            reason: "it needs a scheme for http/protobuf".to_owned(),
+            example: DEFAULT_HTTP_ENDPOINT,
+        });
+    }
+    let base = given.value.trim_end_matches('/');
+    let url = if append_path && !base.ends_with(METRICS_PATH) {
+        format!("{base}{METRICS_PATH}")
+    } else {
+        given.value.clone()
+    };
+    parse(&given.name, &url, DEFAULT_HTTP_ENDPOINT)
+}
+
+fn parse(name: &str, url: &str, example: &'static str) -> Result<Uri, ConfigError> {
+    let invalid = |reason: String| ConfigError::Endpoint { name: name.to_owned(), reason, example };
+    let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| invalid(error.to_string()))?;
+    if uri.host().is_none_or(str::is_empty) {
+        return Err(invalid("it has no host".to_owned()));
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err(invalid("credentials belong in the headers, not in the URL".to_owned()));
+    }
+    match uri.scheme_str() {
+        Some("http") => Ok(uri),
+        Some("https") => Err(ConfigError::TlsUnsupported { name: name.to_owned() }),
+        _ => Err(invalid("the scheme is not http".to_owned())),
+    }
+}
+
+/// A header list; every value is marked sensitive.
+pub(super) fn headers(given: Given) -> Result<HeaderMap, ConfigError> {
+    let mut headers = HeaderMap::new();
+    for (index, (key, value)) in pairs(&given)?.into_iter().enumerate() {
+        let refuse = |reason| ConfigError::Pairs { name: given.name.clone(), position: index + 1, reason };
+        let key = HeaderName::try_from(key).map_err(|_| refuse("has a key that is not a header name"))?;
+        let mut value =
+            HeaderValue::try_from(value).map_err(|_| refuse("has a value that no header can carry"))?;
+        value.set_sensitive(true);
+        headers.insert(key, value);
+    }
+    Ok(headers)
+}
+
+/// `key=value,key=value`, keys and values percent-decoded; empty entries are skipped.
+pub(super) fn pairs(given: &Given) -> Result<Vec<(String, String)>, ConfigError> {
+    let entries = given.value.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let mut pairs = Vec::new();
+    for (index, entry) in entries.enumerate() {
+        let refuse = |reason| ConfigError::Pairs { name: given.name.clone(), position: index + 1, reason };
+        let (key, value) = entry.split_once('=').ok_or_else(|| refuse("has no '='"))?;
+        let bad_encoding = || refuse("is not valid percent-encoded UTF-8");
+        let key = percent_decode(key.trim()).ok_or_else(bad_encoding)?;
+        let value = percent_decode(value.trim()).ok_or_else(bad_encoding)?;
+        if key.is_empty() {
+            return Err(refuse("has an empty key"));
+        }
+        pairs.push((key, value));
+    }
+    Ok(pairs)
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        decoded.push(if byte == b'%' {
+            let high = hex_digit(bytes.next()?)?;
+            let low = hex_digit(bytes.next()?)?;
+            high << 4 | low
+        } else {
+            byte
+        });
+    }
+    String::from_utf8(decoded).ok()
+}
+
+fn hex_digit(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+/// Whole milliseconds above 0: an export without a limit could hold memory for ever.
+pub(super) fn milliseconds(given: Option<Given>, default: Duration) -> Result<Duration, ConfigError> {
+    let Some(given) = given else {
+        return Ok(default);
+    };
+    match given.value.parse::<u64>() {
+        Ok(number) if number > 0 => Ok(Duration::from_millis(number)),
+        _ => Err(ConfigError::Milliseconds {
+            name: given.name,
+            value: given.value,
+            example: u64::try_from(default.as_millis()).unwrap_or(u64::MAX),
+        }),
+    }
+}

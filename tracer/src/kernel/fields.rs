@@ -1,0 +1,174 @@
+//! The kernel fields that memtrace's programs read, and where this kernel has them.
+//!
+//! One table: name of the global in the BPF object, struct, paths in order of
+//! preference. A path that no kernel version has is simply never found.
+
+use memtrace_ebpf::offsets::ABSENT;
+
+use super::btf::Btf;
+
+/// One field and the globals that wait for its offset.
+#[derive(Debug)]
+pub struct Field {
+    /// `OFF_…` in `tracer-ebpf/src/globals.rs`.
+    pub global: &'static str,
+    pub strukt: &'static str,
+    /// The first that exists is used.
+    pub paths: &'static [&'static str],
+    /// Without it memory cannot be attributed to a cgroup at all.
+    pub required: bool,
+}
+
+const fn required(
+    global: &'static str,
+    strukt: &'static str,
+    paths: &'static [&'static str],
+) -> Field {
+    Field {
+        global,
+        strukt,
+        paths,
+        required: true,
+    }
+}
+
+const fn optional(
+    global: &'static str,
+    strukt: &'static str,
+    paths: &'static [&'static str],
+) -> Field {
+    Field {
+        global,
+        strukt,
+        paths,
+        required: false,
+    }
+}
+
+/// Every field. `rss_stat` became per-CPU counters in 6.2.
+pub const FIELDS: &[Field] = &[
+    required("OFF_TASK_CGROUPS", "task_struct", &["cgroups"]),
+    required("OFF_TASK_TGID", "task_struct", &["tgid"]),
+    required("OFF_CSS_SET_MEMORY", "css_set", &["subsys[memory_cgrp_id]"]),
+    required("OFF_CSS_CGROUP", "cgroup_subsys_state", &["cgroup"]),
+    required("OFF_CGROUP_KN", "cgroup", &["kn"]),
+    required("OFF_KERNFS_NODE_ID", "kernfs_node", &["id"]),
+    optional("OFF_CGROUP_ROOT", "cgroup", &["root"]),
+    optional(
+        "OFF_CGROUP_ROOT_SUBSYS_MASK",
+        "cgroup_root",
+        &["subsys_mask"],
+    ),
+    optional("OFF_TASK_COMM", "task_struct", &["comm"]),
+    optional("OFF_TASK_PID", "task_struct", &["pid"]),
+    optional("OFF_TASK_MM", "task_struct", &["mm"]),
+    optional("OFF_TASK_CRED", "task_struct", &["cred"]),
+    optional("OFF_TASK_SIGNAL", "task_struct", &["signal"]),
+    optional("OFF_TASK_MIN_FLT", "task_struct", &["min_flt"]),
+    optional("OFF_TASK_MAJ_FLT", "task_struct", &["maj_flt"]),
+    optional("OFF_CRED_UID", "cred", &["uid"]),
+    optional("OFF_SIGNAL_LIVE", "signal_struct", &["live"]),
+    optional("OFF_SIGNAL_MAXRSS", "signal_struct", &["maxrss"]),
+    optional("OFF_SIGNAL_MIN_FLT", "signal_struct", &["min_flt"]),
+    optional("OFF_SIGNAL_MAJ_FLT", "signal_struct", &["maj_flt"]),
+    optional(
+        "OFF_SIGNAL_OOM_SCORE_ADJ",
+        "signal_struct",
+        &["oom_score_adj"],
+    ),
+    optional("OFF_MM_TOTAL_VM", "mm_struct", &["total_vm"]),
+    optional("OFF_MM_BRK", "mm_struct", &["brk"]),
+    optional("OFF_MM_PGTABLES_BYTES", "mm_struct", &["pgtables_bytes"]),
+    optional("OFF_MM_FILE_PAGES", "mm_struct", RSS_FILE),
+    optional("OFF_MM_ANON_PAGES", "mm_struct", RSS_ANON),
+    optional("OFF_MM_SWAP_PAGES", "mm_struct", RSS_SWAP),
+    optional("OFF_MM_SHMEM_PAGES", "mm_struct", RSS_SHMEM),
+    optional("OFF_REGS_ARG0", "pt_regs", ARG0),
+    optional("OFF_REGS_ARG1", "pt_regs", ARG1),
+    optional("OFF_REGS_ARG2", "pt_regs", ARG2),
+    optional("OFF_REGS_ARG3", "pt_regs", ARG3),
+    optional("OFF_REGS_RET", "pt_regs", RET),
+];
+
+const RSS_FILE: &[&str] = &[
+    "rss_stat[MM_FILEPAGES].count",
+    "rss_stat.count[MM_FILEPAGES]",
+];
+const RSS_ANON: &[&str] = &[
+    "rss_stat[MM_ANONPAGES].count",
+    "rss_stat.count[MM_ANONPAGES]",
+];
+const RSS_SWAP: &[&str] = &["rss_stat[MM_SWAPENTS].count", "rss_stat.count[MM_SWAPENTS]"];
+const RSS_SHMEM: &[&str] = &[
+    "rss_stat[MM_SHMEMPAGES].count",
+    "rss_stat.count[MM_SHMEMPAGES]",
+];
+
+#[cfg(target_arch = "x86_64")]
+mod args {
+    pub const ARG0: &[&str] = &["di"];
+    pub const ARG1: &[&str] = &["si"];
+    pub const ARG2: &[&str] = &["dx"];
+    pub const ARG3: &[&str] = &["r10"];
+    pub const RET: &[&str] = &["ax"];
+}
+
+#[cfg(target_arch = "aarch64")]
+mod args {
+    // x0 is overwritten by the return value; the kernel keeps the argument.
+    pub const ARG0: &[&str] = &["orig_x0"];
+    pub const ARG1: &[&str] = &["regs[1]"];
+    pub const ARG2: &[&str] = &["regs[2]"];
+    pub const ARG3: &[&str] = &["regs[3]"];
+    pub const RET: &[&str] = &["regs[0]"];
+}
+
+use args::{ARG0, ARG1, ARG2, ARG3, RET};
+
+/// What this kernel has of [`FIELDS`].
+#[derive(Debug, Clone, Default)]
+pub struct Offsets {
+    /// Global name and its value; `ABSENT` where the kernel has no such field.
+    pub values: Vec<(&'static str, u32)>,
+    /// `memory_cgrp_id`; `None` without the memory controller.
+    pub memory_cgrp_id: Option<u32>,
+}
+
+impl Offsets {
+    /// Looks every field up. Never guesses.
+    pub fn resolve(btf: &Btf<'_>) -> Self {
+        let values = FIELDS
+            .iter()
+            .map(|field| {
+                let offset = field
+                    .paths
+                    .iter()
+                    .find_map(|path| btf.offset_of(field.strukt, path));
+                (field.global, offset.unwrap_or(ABSENT))
+            })
+            .collect();
+        Self {
+            values,
+            memory_cgrp_id: btf.enumerator("memory_cgrp_id"),
+        }
+    }
+
+    /// Required fields that this kernel lacks, as `struct.path`.
+    pub fn missing_required(&self) -> Vec<String> {
+        self.missing(true)
+    }
+
+    /// Optional fields that this kernel lacks, as `struct.path`.
+    pub fn missing_optional(&self) -> Vec<String> {
+        self.missing(false)
+    }
+
+    fn missing(&self, required: bool) -> Vec<String> {
+        FIELDS
+            .iter()
+            .zip(&self.values)
+            .filter(|(field, (_, value))| field.required == required && *value == ABSENT)
+            .map(|(field, _)| format!("{}.{}", field.strukt, field.paths[0]))
+            .collect()
+    }
+}

@@ -1,0 +1,398 @@
+//! Loads the embedded object with this kernel's offsets and attaches what the plan says.
+
+use std::{
+    borrow::Cow,
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+use aya::sys::is_helper_supported;
+use aya::{
+    Btf, Ebpf, EbpfError, EbpfLoader,
+    maps::{Map, MapError},
+    programs::{
+        BtfTracePoint, FEntry, FExit, KProbe, PerfEvent, Program, ProgramError, ProgramType,
+        TracePoint,
+        perf_event::{PerfEventConfig, PerfEventScope, SamplePolicy, SoftwareEvent},
+    },
+    util::online_cpus,
+};
+use aya_obj::generated::bpf_func_id;
+use thiserror::Error;
+
+use crate::kernel::support::{Support, SupportError, syscall_function};
+
+use super::{
+    catalog::{self, Alternative, Family, Hook},
+    counts::Counts,
+    plan::{self, Helpers, Planned},
+    ring::Ring,
+};
+
+/// The object that `cargo xtask ebpf` builds and verifies.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../tracer-ebpf/prebuilt/memtrace.bpfel.o"
+));
+
+/// What the operator can choose about the kernel side.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub heap: bool,
+    /// One fault in this many is sampled, a power of two; 0 turns the fault probe off.
+    pub fault_sample: u64,
+    /// Entries of the cgroup map.
+    pub max_cgroups: u32,
+    /// Entries of the process map.
+    pub max_processes: u32,
+    /// Processes whose peak RSS stays below end without a record of their own.
+    pub exit_min_bytes: u64,
+    /// Kinds of hooks never to use (`fexit`, `kretprobe`, `tp_btf`, …).
+    pub skipped_hooks: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            heap: true,
+            fault_sample: 64,
+            max_cgroups: 8192,
+            max_processes: 16384,
+            exit_min_bytes: 16 << 20,
+            skipped_hooks: Vec::new(),
+        }
+    }
+}
+
+/// memtrace cannot trace on this host.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error(transparent)]
+    Support(#[from] SupportError),
+    #[error("the kernel's type information cannot be used: {0}")]
+    Btf(String),
+    #[error(
+        "this kernel lacks {fields}: memory cannot be attributed to cgroups\n\
+         memtrace needs CONFIG_MEMCG=y and kernel 5.8 or later"
+    )]
+    MissingFields { fields: String },
+    #[error("the kernel refused memtrace's BPF maps: {0}")]
+    Load(#[from] EbpfError),
+    #[error("a BPF map cannot be used: {0}")]
+    Map(#[from] MapError),
+}
+
+/// What became of one probe.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    pub probe: &'static str,
+    pub family: Family,
+    pub essential: bool,
+    /// Program and hook that serve it; `None`: the signal is missing.
+    pub attached: Option<(&'static str, String)>,
+    /// Better alternatives that do not work here: hook and reason.
+    pub rejected: Vec<(String, String)>,
+    /// Instructions the verifier walked; `None` before 5.16.
+    pub verified_instructions: Option<u32>,
+}
+
+/// The loaded programs. Dropping it detaches everything.
+#[derive(Debug)]
+pub struct Loader {
+    ebpf: Ebpf,
+    pub support: Support,
+    pub verdicts: Vec<Verdict>,
+}
+
+impl Loader {
+    /// Reads the facts, plans, loads and attaches. One probe that fails costs its signal only.
+    pub fn load(options: &Options) -> Result<Self, LoadError> {
+        let support = Support::read(
+            std::path::Path::new("/"),
+            &catalog::tracepoints(),
+            &catalog::functions(),
+        )?;
+        let missing = support.offsets.missing_required();
+        let Some(memory_cgrp_id) = support
+            .offsets
+            .memory_cgrp_id
+            .filter(|_| missing.is_empty())
+        else {
+            let fields = if missing.is_empty() {
+                "the memory controller".to_owned()
+            } else {
+                missing.join(", ")
+            };
+            return Err(LoadError::MissingFields { fields });
+        };
+        let btf = Btf::from_sys_fs().map_err(|error| LoadError::Btf(error.to_string()))?;
+        let helpers = helpers();
+        let planned = plan::plan(
+            &support,
+            helpers,
+            |family| match family {
+                Family::Heap => options.heap,
+                Family::Fault => options.fault_sample > 0,
+                _ => true,
+            },
+            &options.skipped_hooks,
+        );
+
+        let page_size = page_size();
+        let trusted = u32::from(helpers.trusted_task);
+        let mask = options.fault_sample.max(1) - 1;
+        let exit_min_pages = options.exit_min_bytes.div_ceil(page_size);
+        let mut loader = EbpfLoader::new();
+        loader
+            .btf(Some(&btf))
+            .map_max_entries("CGROUPS", options.max_cgroups)
+            .map_max_entries("RECLAIM", (options.max_cgroups / 4).max(64))
+            .map_max_entries("PROCESSES", options.max_processes)
+            .map_max_entries("BREAKS", options.max_processes)
+            .override_global("TRUSTED_TASK", &trusted, true)
+            .override_global("PAGE_SIZE", &page_size, true)
+            .override_global("FAULT_SAMPLE_MASK", &mask, true)
+            .override_global("EXIT_MIN_PEAK_PAGES", &exit_min_pages, true)
+            .override_global("MEMORY_CGRP_ID", &memory_cgrp_id, true);
+        for (global, offset) in &support.offsets.values {
+            loader.override_global(global, offset, true);
+        }
+        let mut ebpf = loader.load(OBJECT)?;
+        let verdicts = planned
+            .into_iter()
+            .map(|planned| attach_first(&mut ebpf, planned, &btf, options))
+            .collect();
+        Ok(Self {
+            ebpf,
+            support,
+            verdicts,
+        })
+    }
+
+    /// The maps to poll. Once.
+    pub fn counts(&mut self) -> Result<Counts, MapError> {
+        Counts::take(&mut self.ebpf)
+    }
+
+    /// The ring of victim marks. Once, in a tokio runtime.
+    pub fn oom_ring(&mut self) -> Result<Ring, MapError> {
+        Ring::take(&mut self.ebpf, "OOM_EVENTS")
+    }
+
+    /// The ring of cgroups and processes. Once, in a tokio runtime.
+    pub fn event_ring(&mut self) -> Result<Ring, MapError> {
+        Ring::take(&mut self.ebpf, "EVENTS")
+    }
+
+    /// Whether any probe of a family is attached.
+    pub fn serves(&self, family: Family) -> bool {
+        self.verdicts
+            .iter()
+            .any(|verdict| verdict.family == family && verdict.attached.is_some())
+    }
+
+    /// Probe name, run time in ns and run count of each attached program, from the kernel.
+    /// Both `None` while `kernel.bpf_stats_enabled` is 0.
+    pub fn runs(&self) -> Vec<(&'static str, Option<u64>, Option<u64>)> {
+        let enabled = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled")
+            .is_ok_and(|text| text.trim() == "1");
+        self.verdicts
+            .iter()
+            .filter_map(|verdict| {
+                let (program, _) = verdict.attached.as_ref()?;
+                let info = enabled.then(|| self.fdinfo(program)).flatten();
+                let value = |key| fdinfo_value(info.as_deref()?, key);
+                Some((verdict.probe, value("run_time_ns"), value("run_cnt")))
+            })
+            .collect()
+    }
+
+    /// Locked kernel memory of the maps, bytes; `None` where the kernel does not tell.
+    pub fn map_bytes(&self) -> Option<u64> {
+        self.ebpf
+            .maps()
+            .map(|(_, map)| {
+                let fd = map_fd(map)?;
+                let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
+                fdinfo_value(&info, "memlock")
+            })
+            .sum()
+    }
+
+    fn fdinfo(&self, program: &str) -> Option<String> {
+        let fd = self.ebpf.program(program)?.fd().ok()?.as_fd().as_raw_fd();
+        fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
+    }
+}
+
+fn fdinfo_value(info: &str, key: &str) -> Option<u64> {
+    info.lines()
+        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?
+        .trim()
+        .parse()
+        .ok()
+}
+
+fn map_fd(map: &Map) -> Option<i32> {
+    let data = match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data) => data,
+        _ => return None,
+    };
+    Some(data.fd().as_fd().as_raw_fd())
+}
+
+pub(super) fn map(ebpf: &mut Ebpf, name: &str) -> Result<Map, MapError> {
+    ebpf.take_map(name).ok_or_else(|| MapError::InvalidName {
+        name: name.to_owned(),
+    })
+}
+
+fn page_size() -> u64 {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|bytes| u64::try_from(bytes).ok())
+        .unwrap_or(4096)
+}
+
+fn helpers() -> Helpers {
+    // Asked of a kprobe program, which needs no kprobe to be loaded.
+    let supported = |helper| is_helper_supported(ProgramType::KProbe, helper).unwrap_or(false);
+    Helpers {
+        trusted_task: supported(bpf_func_id::BPF_FUNC_get_current_task_btf),
+        task_regs: supported(bpf_func_id::BPF_FUNC_task_pt_regs),
+    }
+}
+
+fn attach_first(ebpf: &mut Ebpf, planned: Planned, btf: &Btf, options: &Options) -> Verdict {
+    let Planned {
+        probe,
+        attempts,
+        ruled_out,
+    } = planned;
+    let mut verdict = Verdict {
+        probe: probe.name,
+        family: probe.family,
+        essential: probe.essential,
+        attached: None,
+        rejected: Vec::new(),
+        verified_instructions: None,
+    };
+    for alternative in attempts {
+        let hook = alternative.hook.describe();
+        match attach(ebpf, alternative, btf, options) {
+            Ok(instructions) => {
+                verdict.attached = Some((alternative.program, hook));
+                verdict.verified_instructions = instructions;
+                break;
+            }
+            Err(error) => verdict.rejected.push((hook, reason(&error))),
+        }
+    }
+    // Ruled-out hooks are worth telling only where they would have been better.
+    let better = |hook: &String| match &verdict.attached {
+        None => true,
+        Some((program, _)) => probe
+            .alternatives
+            .iter()
+            .take_while(|alternative| alternative.program != *program)
+            .any(|alternative| alternative.hook.describe() == *hook),
+    };
+    let mut rejected: Vec<_> = ruled_out
+        .into_iter()
+        .filter(|(hook, _)| better(hook))
+        .collect();
+    rejected.append(&mut verdict.rejected);
+    verdict.rejected = rejected;
+    verdict
+}
+
+fn attach(
+    ebpf: &mut Ebpf,
+    alternative: &Alternative,
+    btf: &Btf,
+    options: &Options,
+) -> Result<Option<u32>, ProgramError> {
+    let program = ebpf
+        .program_mut(alternative.program)
+        .ok_or_else(|| ProgramError::IOError(io::Error::from(io::ErrorKind::NotFound)))?;
+    match alternative.hook {
+        Hook::BtfTracepoint { name, .. } => {
+            let program: &mut BtfTracePoint = program.try_into()?;
+            program.load(name, btf)?;
+            program.attach()?;
+        }
+        Hook::FEntry(function) => {
+            let program: &mut FEntry = program.try_into()?;
+            program.load(function, btf)?;
+            program.attach()?;
+        }
+        Hook::SyscallFExit(call) => {
+            let program: &mut FExit = program.try_into()?;
+            program.load(&syscall_function(call), btf)?;
+            program.attach()?;
+        }
+        Hook::KProbe(function) => attach_kprobe(program, function)?,
+        Hook::SyscallKRetProbe(call) => attach_kprobe(program, &syscall_function(call))?,
+        Hook::SyscallExit(call) => {
+            let program: &mut TracePoint = program.try_into()?;
+            program.load()?;
+            program.attach("syscalls", &format!("sys_exit_{call}"))?;
+        }
+        Hook::PageFaultEvent => {
+            let program: &mut PerfEvent = program.try_into()?;
+            program.load()?;
+            let cpus = online_cpus().map_err(|(_, error)| ProgramError::IOError(error))?;
+            for cpu in cpus {
+                program.attach(
+                    PerfEventConfig::Software(SoftwareEvent::PageFaults),
+                    PerfEventScope::AllProcessesOneCpu { cpu },
+                    SamplePolicy::Period(options.fault_sample),
+                    false,
+                )?;
+            }
+        }
+    }
+    let info = ebpf
+        .program(alternative.program)
+        .and_then(|program| program.info().ok());
+    Ok(info.and_then(|info| info.verified_instruction_count()))
+}
+
+fn attach_kprobe(program: &mut Program, function: &str) -> Result<(), ProgramError> {
+    let program: &mut KProbe = program.try_into()?;
+    program.load()?;
+    program.attach(function, 0)?;
+    Ok(())
+}
+
+/// The error with its causes; of a verifier log only the end, which names the fault.
+fn reason(error: &ProgramError) -> String {
+    if let ProgramError::LoadError {
+        io_error,
+        verifier_log,
+    } = error
+    {
+        let log = verifier_log.to_string();
+        let tail: Vec<&str> = log.lines().rev().take(4).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        return format!(
+            "the kernel refused the program: {io_error}: {}",
+            tail.join(" / ")
+        );
+    }
+    let mut text = Cow::from(error.to_string());
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}").into();
+        }
+        cause = error.source();
+    }
+    text.into_owned()
+}

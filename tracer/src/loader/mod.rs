@@ -1,0 +1,12 @@
+//! From the embedded BPF object to attached programs: catalog → plan → attach → verdict.
+//!
+//! The only module that knows aya. Hands out counts, records and verdicts in
+//! the contract's own types; must not interpret them.
+
+pub mod attach;
+pub mod catalog;
+pub mod counts;
+pub mod plan;
+pub mod ring;
+
+pub use attach::{LoadError, Loader, Options, Verdict};
