@@ -1,3 +1,25 @@
+//! memtrace: why memory grows, and why the kernel killed.
+//!
+//! # Layout
+//!
+//! Data flows one way; each arrow is an import:
+//!
+//! ```text
+//! kernel ─► loader ─► probes ─┐
+//! (facts)   (attach)  (decode) ├─► model ─► export (otlp, console)
+//! host (cgroupfs, procfs, psi)─┘   (state)
+//! ```
+//!
+//! [`agent`] runs it, [`doctor`] examines the host, [`cli`] is the command line.
+//! Only [`loader`] knows aya, only [`export`] knows OTLP. See ARCHITECTURE.md.
+
+pub mod agent;
+pub mod cli;
+pub mod doctor;
+pub mod export;
+pub mod host;
 pub mod kernel;
 pub mod loader;
+pub mod logger;
 pub mod model;
+pub mod probes;

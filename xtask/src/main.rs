@@ -1,1 +1,67 @@
-fn main(){}
+//! Entry point of `cargo xtask`: parses the command line and hands over to one module per command.
+//! Adding a command takes a module with an `Args` struct and a `run` function, a variant of
+//! [`Command`] and an arm in [`dispatch`]. No command logic belongs here.
+
+mod artifacts;
+mod deps;
+mod ebpf;
+mod process;
+mod run;
+mod test;
+mod vm;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use workspace::Workspace;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Developer commands of memtrace",
+    version
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Rebuild the prebuilt BPF object, or check that it matches its sources
+    Ebpf(ebpf::Args),
+    /// Run the end-to-end tests in virtual machines of several kernels
+    Vm(vm::Args),
+    /// Run every check and test of the project
+    Test(test::Args),
+    /// Build memtrace and start it on this host
+    Run(run::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A backtrace of xtask, which anyhow would add, says nothing about the cause.
+            eprintln!("xtask: error: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because: {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<()> {
+    let workspace = Workspace::locate()?;
+    match command {
+        Command::Ebpf(args) => ebpf::run(&workspace, &args),
+        Command::Vm(args) => vm::run(&workspace, &args),
+        Command::Test(args) => test::run(&workspace, &args),
+        Command::Run(args) => run::run(&workspace, &args),
+    }
+}

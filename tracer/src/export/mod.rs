@@ -4,6 +4,8 @@
 //! and nothing else. Must not measure, keep model state, or hold up the caller:
 //! an output that cannot keep up drops and counts.
 //!
+//! - `console`: JSON lines and the live table on standard output.
 //! - `otlp`: OTLP metrics over gRPC or HTTP/protobuf.
 
+pub mod console;
 pub mod otlp;

@@ -20,6 +20,17 @@ pub enum CgroupMode {
     V2,
 }
 
+impl CgroupMode {
+    /// `v1`, `hybrid` or `v2`.
+    pub fn name(self) -> &'static str {
+        match self {
+            CgroupMode::V1 => "v1",
+            CgroupMode::Hybrid => "hybrid",
+            CgroupMode::V2 => "v2",
+        }
+    }
+}
+
 /// The mounted hierarchy that holds the memory controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CgroupHierarchy {

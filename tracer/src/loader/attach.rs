@@ -170,18 +170,18 @@ impl Loader {
     }
 
     /// The maps to poll. Once.
-    pub fn counts(&mut self) -> Result<Counts, MapError> {
-        Counts::take(&mut self.ebpf)
+    pub fn counts(&mut self) -> Result<Counts, LoadError> {
+        Ok(Counts::take(&mut self.ebpf)?)
     }
 
     /// The ring of victim marks. Once, in a tokio runtime.
-    pub fn oom_ring(&mut self) -> Result<Ring, MapError> {
-        Ring::take(&mut self.ebpf, "OOM_EVENTS")
+    pub fn oom_ring(&mut self) -> Result<Ring, LoadError> {
+        Ok(Ring::take(&mut self.ebpf, "OOM_EVENTS")?)
     }
 
     /// The ring of cgroups and processes. Once, in a tokio runtime.
-    pub fn event_ring(&mut self) -> Result<Ring, MapError> {
-        Ring::take(&mut self.ebpf, "EVENTS")
+    pub fn event_ring(&mut self) -> Result<Ring, LoadError> {
+        Ok(Ring::take(&mut self.ebpf, "EVENTS")?)
     }
 
     /// Whether any probe of a family is attached.
@@ -251,7 +251,7 @@ pub(super) fn map(ebpf: &mut Ebpf, name: &str) -> Result<Map, MapError> {
     })
 }
 
-fn page_size() -> u64 {
+pub fn page_size() -> u64 {
     nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
         .ok()
         .flatten()

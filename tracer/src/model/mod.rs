@@ -1,1 +1,8 @@
+//! The only mutable state: the cgroup tree with totals, rates and a short history, and processes.
+//!
+//! Everything here is bounded. Must not read the kernel: readings are handed in.
+
+pub mod cgroups;
+pub mod history;
+pub mod processes;
 pub mod snapshot;

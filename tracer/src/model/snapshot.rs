@@ -115,6 +115,18 @@ pub struct ReclaimTotals {
     pub stall_histogram: [u64; STALL_BUCKETS],
 }
 
+impl Default for ReclaimTotals {
+    fn default() -> Self {
+        Self {
+            direct: 0,
+            memcg: 0,
+            stall_ns: 0,
+            reclaimed_pages: 0,
+            stall_histogram: [0; STALL_BUCKETS],
+        }
+    }
+}
+
 /// Processes that execed and ended in this very cgroup. Cumulative.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LifecycleTotals {
@@ -249,7 +261,8 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq)]
 pub struct OomKill {
     pub time: SystemTime,
-    pub victim_tgid: u32,
+    /// `None` where the kernel gives only the thread.
+    pub victim_tgid: Option<u32>,
     pub victim_tid: u32,
     /// Escaped for display.
     pub victim_comm: Option<String>,

@@ -112,14 +112,18 @@ pub enum ConfigError {
         value: String,
         known: &'static str,
     },
-    #[error("{name}: {value:?} is not a whole number of milliseconds above 0; use for example {example}")]
+    #[error(
+        "{name}: {value:?} is not a whole number of milliseconds above 0; use for example {example}"
+    )]
     Milliseconds {
         name: String,
         value: String,
         example: u64,
     },
     /// Never carries a header's value, which may be a secret.
-    #[error("{name}: entry {position} {reason}; use key=value pairs separated by commas, values percent-encoded")]
+    #[error(
+        "{name}: entry {position} {reason}; use key=value pairs separated by commas, values percent-encoded"
+    )]
     Pairs {
         name: String,
         /// Counted from 1.
@@ -144,7 +148,10 @@ impl Source<'_> {
         (self.env)(name)
             .map(|value| value.trim().to_owned())
             .filter(|value| !value.is_empty())
-            .map(|value| Given { name: name.to_owned(), value })
+            .map(|value| Given {
+                name: name.to_owned(),
+                value,
+            })
     }
 
     fn flag(&self, name: &str, value: Option<&String>) -> Option<Given> {
@@ -182,13 +189,19 @@ impl OtlpConfig {
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, ConfigError> {
         let source = Source { env };
-        if source.var("OTEL_SDK_DISABLED").is_some_and(|given| given.value.eq_ignore_ascii_case("true")) {
+        if source
+            .var("OTEL_SDK_DISABLED")
+            .is_some_and(|given| given.value.eq_ignore_ascii_case("true"))
+        {
             return Ok(None);
         }
         // The flag stands for every signal, so a path is appended to it as to the generic variable.
         let (given, append_path) = match source.signal("ENDPOINT") {
             Some(given) if flags.endpoint.is_none() => (given, false),
-            _ => match source.flag("--otlp-endpoint", flags.endpoint.as_ref()).or_else(|| source.generic("ENDPOINT")) {
+            _ => match source
+                .flag("--otlp-endpoint", flags.endpoint.as_ref())
+                .or_else(|| source.generic("ENDPOINT"))
+            {
                 Some(given) => (given, true),
                 None => return Ok(None),
             },
@@ -197,7 +210,8 @@ impl OtlpConfig {
             || source
                 .resolve("", None, "INSECURE")
                 .is_some_and(|given| given.value.eq_ignore_ascii_case("true"));
-        let protocol = match source.resolve("--otlp-protocol", flags.protocol.as_ref(), "PROTOCOL") {
+        let protocol = match source.resolve("--otlp-protocol", flags.protocol.as_ref(), "PROTOCOL")
+        {
             Some(given) => protocol(given)?,
             // The specification's default is HTTP, which is sure to fail on gRPC's own port.
             None if values::port(&given.value) == Some(GRPC_PORT) => Protocol::Grpc,
@@ -211,7 +225,11 @@ impl OtlpConfig {
             Some(given) => values::headers(given)?,
             None => HeaderMap::new(),
         };
-        let compression = match source.resolve("--otlp-compression", flags.compression.as_ref(), "COMPRESSION") {
+        let compression = match source.resolve(
+            "--otlp-compression",
+            flags.compression.as_ref(),
+            "COMPRESSION",
+        ) {
             Some(given) => compression(given)?,
             None => Compression::None,
         };
@@ -239,7 +257,9 @@ impl OtlpConfig {
             compression,
             timeout: values::milliseconds(timeout, DEFAULT_TIMEOUT)?,
             interval: values::milliseconds(interval, DEFAULT_INTERVAL)?,
-            service_name: named.or(from_attributes).unwrap_or_else(|| "memtrace".to_owned()),
+            service_name: named
+                .or(from_attributes)
+                .unwrap_or_else(|| "memtrace".to_owned()),
             resource_attributes,
         }))
     }
@@ -262,5 +282,9 @@ fn compression(given: Given) -> Result<Compression, ConfigError> {
 }
 
 fn choice(given: Given, known: &'static str) -> ConfigError {
-    ConfigError::Choice { name: given.name, value: given.value, known }
+    ConfigError::Choice {
+        name: given.name,
+        value: given.value,
+        known,
+    }
 }

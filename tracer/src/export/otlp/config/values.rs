@@ -44,17 +44,30 @@ pub(super) fn http_endpoint(given: Given, append_path: bool) -> Result<Uri, Conf
 }
 
 fn parse(name: &str, url: &str, example: &'static str) -> Result<Uri, ConfigError> {
-    let invalid = |reason: String| ConfigError::Endpoint { name: name.to_owned(), reason, example };
-    let uri: Uri = url.parse().map_err(|error: http::uri::InvalidUri| invalid(error.to_string()))?;
+    let invalid = |reason: String| ConfigError::Endpoint {
+        name: name.to_owned(),
+        reason,
+        example,
+    };
+    let uri: Uri = url
+        .parse()
+        .map_err(|error: http::uri::InvalidUri| invalid(error.to_string()))?;
     if uri.host().is_none_or(str::is_empty) {
         return Err(invalid("it has no host".to_owned()));
     }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return Err(invalid("credentials belong in the headers, not in the URL".to_owned()));
+    if uri
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
+        return Err(invalid(
+            "credentials belong in the headers, not in the URL".to_owned(),
+        ));
     }
     match uri.scheme_str() {
         Some("http") => Ok(uri),
-        Some("https") => Err(ConfigError::TlsUnsupported { name: name.to_owned() }),
+        Some("https") => Err(ConfigError::TlsUnsupported {
+            name: name.to_owned(),
+        }),
         _ => Err(invalid("the scheme is not http".to_owned())),
     }
 }
@@ -63,10 +76,15 @@ fn parse(name: &str, url: &str, example: &'static str) -> Result<Uri, ConfigErro
 pub(super) fn headers(given: Given) -> Result<HeaderMap, ConfigError> {
     let mut headers = HeaderMap::new();
     for (index, (key, value)) in pairs(&given)?.into_iter().enumerate() {
-        let refuse = |reason| ConfigError::Pairs { name: given.name.clone(), position: index + 1, reason };
-        let key = HeaderName::try_from(key).map_err(|_| refuse("has a key that is not a header name"))?;
-        let mut value =
-            HeaderValue::try_from(value).map_err(|_| refuse("has a value that no header can carry"))?;
+        let refuse = |reason| ConfigError::Pairs {
+            name: given.name.clone(),
+            position: index + 1,
+            reason,
+        };
+        let key =
+            HeaderName::try_from(key).map_err(|_| refuse("has a key that is not a header name"))?;
+        let mut value = HeaderValue::try_from(value)
+            .map_err(|_| refuse("has a value that no header can carry"))?;
         value.set_sensitive(true);
         headers.insert(key, value);
     }
@@ -75,10 +93,18 @@ pub(super) fn headers(given: Given) -> Result<HeaderMap, ConfigError> {
 
 /// `key=value,key=value`, keys and values percent-decoded; empty entries are skipped.
 pub(super) fn pairs(given: &Given) -> Result<Vec<(String, String)>, ConfigError> {
-    let entries = given.value.split(',').map(str::trim).filter(|entry| !entry.is_empty());
+    let entries = given
+        .value
+        .split(',')
+        .map(str::trim)
+        .filter(|entry| !entry.is_empty());
     let mut pairs = Vec::new();
     for (index, entry) in entries.enumerate() {
-        let refuse = |reason| ConfigError::Pairs { name: given.name.clone(), position: index + 1, reason };
+        let refuse = |reason| ConfigError::Pairs {
+            name: given.name.clone(),
+            position: index + 1,
+            reason,
+        };
         let (key, value) = entry.split_once('=').ok_or_else(|| refuse("has no '='"))?;
         let bad_encoding = || refuse("is not valid percent-encoded UTF-8");
         let key = percent_decode(key.trim()).ok_or_else(bad_encoding)?;
@@ -107,11 +133,16 @@ fn percent_decode(text: &str) -> Option<String> {
 }
 
 fn hex_digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+    char::from(byte)
+        .to_digit(16)
+        .and_then(|digit| u8::try_from(digit).ok())
 }
 
 /// Whole milliseconds above 0: an export without a limit could hold memory for ever.
-pub(super) fn milliseconds(given: Option<Given>, default: Duration) -> Result<Duration, ConfigError> {
+pub(super) fn milliseconds(
+    given: Option<Given>,
+    default: Duration,
+) -> Result<Duration, ConfigError> {
     let Some(given) = given else {
         return Ok(default);
     };

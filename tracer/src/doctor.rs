@@ -1,0 +1,291 @@
+//! `memtrace doctor`: what works here, what does not, why, and how to get it.
+
+use std::{fmt::Write as _, path::Path};
+
+use serde::Serialize;
+
+use crate::{
+    host::{hierarchy::CgroupHierarchy, process::ProcRoot},
+    kernel::capability::{Effective, NEEDS},
+    loader::{LoadError, Loader, Options, Verdict},
+};
+
+/// Everything that was found out.
+#[derive(Debug, Serialize)]
+pub struct Findings {
+    pub verdict: Level,
+    pub version: &'static str,
+    pub kernel: Option<String>,
+    pub btf: bool,
+    pub cgroup_mode: Option<&'static str>,
+    pub cgroup_root: Option<String>,
+    pub lockdown: Option<String>,
+    pub tracefs: Option<String>,
+    pub capabilities: Vec<CapabilityFinding>,
+    pub probes: Vec<ProbeFinding>,
+    /// Kernel fields that are not there; what they tell is absent.
+    pub missing_fields: Vec<String>,
+    /// Kernel memory of the BPF maps, bytes.
+    pub map_bytes: Option<u64>,
+    /// What is wrong, each with its remedy.
+    pub problems: Vec<String>,
+}
+
+/// The exit code, in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    Ok,
+    Degraded,
+    CannotRun,
+}
+
+impl Level {
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Level::Ok => 0,
+            Level::Degraded => 1,
+            Level::CannotRun => 2,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+pub struct CapabilityFinding {
+    pub name: &'static str,
+    pub why: &'static str,
+    pub granted: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ProbeFinding {
+    pub probe: &'static str,
+    pub hook: Option<String>,
+    pub verified_instructions: Option<u32>,
+    /// Better hooks that do not work here.
+    pub not_used: Vec<NotUsed>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct NotUsed {
+    pub hook: String,
+    pub reason: String,
+}
+
+/// Looks at the host and tries every probe. Attaches, reads the verdicts, detaches.
+pub fn examine(options: &Options, cgroup_root: Option<&Path>) -> Findings {
+    let mut findings = Findings {
+        verdict: Level::Ok,
+        version: env!("CARGO_PKG_VERSION"),
+        kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")
+            .ok()
+            .map(|text| text.trim().to_owned()),
+        btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+        cgroup_mode: None,
+        cgroup_root: None,
+        lockdown: None,
+        tracefs: None,
+        capabilities: Vec::new(),
+        probes: Vec::new(),
+        missing_fields: Vec::new(),
+        map_bytes: None,
+        problems: Vec::new(),
+    };
+    findings.capabilities();
+    match CgroupHierarchy::detect(&ProcRoot::default(), cgroup_root) {
+        Ok(hierarchy) => {
+            findings.cgroup_mode = Some(hierarchy.mode.name());
+            findings.cgroup_root = Some(hierarchy.memory_root.display().to_string());
+        }
+        Err(error) => findings.fail(error.to_string()),
+    }
+    match Loader::load(options) {
+        Ok(loader) => findings.loaded(&loader),
+        Err(error) => findings.fail(load_problem(&error)),
+    }
+    findings
+}
+
+/// A loading error with its most likely cause named.
+pub fn load_problem(error: &LoadError) -> String {
+    match error {
+        LoadError::Load(_) | LoadError::Map(_) => {
+            let mut text = format!("{error}");
+            let mut cause = std::error::Error::source(error);
+            while let Some(inner) = cause {
+                let message = inner.to_string();
+                if !text.contains(&message) {
+                    let _ = write!(text, ": {message}");
+                }
+                cause = inner.source();
+            }
+            text
+        }
+        _ => error.to_string(),
+    }
+}
+
+impl Findings {
+    fn capabilities(&mut self) {
+        let Some(effective) = Effective::read(Path::new("/proc")) else {
+            return self.fail("/proc is not mounted or not readable".into());
+        };
+        for need in NEEDS {
+            let granted = effective.meets(need);
+            self.capabilities.push(CapabilityFinding {
+                name: need.name,
+                why: need.why,
+                granted,
+            });
+            if !granted {
+                let problem = format!(
+                    "{} is missing: needed to {} (run as root, or grant it: \
+                     AmbientCapabilities= in systemd, securityContext.capabilities in Kubernetes)",
+                    need.name, need.why
+                );
+                if need.required {
+                    self.fail(problem);
+                } else {
+                    self.degrade(problem);
+                }
+            }
+        }
+    }
+
+    fn loaded(&mut self, loader: &Loader) {
+        self.lockdown.clone_from(&loader.support.lockdown);
+        self.tracefs = loader
+            .support
+            .tracefs
+            .as_ref()
+            .map(|path| path.display().to_string());
+        self.missing_fields = loader.support.offsets.missing_optional();
+        self.map_bytes = loader.map_bytes();
+        if loader.support.lockdown.as_deref() == Some("confidentiality") {
+            self.degrade(
+                "the kernel is locked down (confidentiality): tracing reads are refused; \
+                 boot with lockdown=integrity"
+                    .into(),
+            );
+        }
+        for field in self.missing_fields.clone() {
+            self.degrade(format!(
+                "this kernel has no {field}: what it tells is absent"
+            ));
+        }
+        for verdict in &loader.verdicts {
+            if verdict.attached.is_none() && verdict.essential {
+                self.degrade(format!(
+                    "{} has no hook here: {}",
+                    verdict.probe,
+                    reasons(verdict)
+                ));
+            }
+            self.probes.push(ProbeFinding {
+                probe: verdict.probe,
+                hook: verdict.attached.as_ref().map(|(_, hook)| hook.clone()),
+                verified_instructions: verdict.verified_instructions,
+                not_used: verdict
+                    .rejected
+                    .iter()
+                    .map(|(hook, reason)| NotUsed {
+                        hook: hook.clone(),
+                        reason: reason.clone(),
+                    })
+                    .collect(),
+            });
+        }
+    }
+
+    fn degrade(&mut self, problem: String) {
+        if self.verdict == Level::Ok {
+            self.verdict = Level::Degraded;
+        }
+        self.problems.push(problem);
+    }
+
+    fn fail(&mut self, problem: String) {
+        self.verdict = Level::CannotRun;
+        self.problems.push(problem);
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        let unknown = "unknown";
+        let _ = writeln!(text, "memtrace {}", self.version);
+        let _ = writeln!(
+            text,
+            "kernel        {}",
+            self.kernel.as_deref().unwrap_or(unknown)
+        );
+        let _ = writeln!(
+            text,
+            "BTF           {}",
+            if self.btf { "yes" } else { "no" }
+        );
+        let _ = writeln!(
+            text,
+            "cgroups       {} at {}",
+            self.cgroup_mode.unwrap_or(unknown),
+            self.cgroup_root.as_deref().unwrap_or(unknown)
+        );
+        let _ = writeln!(
+            text,
+            "tracefs       {}",
+            self.tracefs.as_deref().unwrap_or("not mounted")
+        );
+        let _ = writeln!(
+            text,
+            "lockdown      {}",
+            self.lockdown.as_deref().unwrap_or("none")
+        );
+        if let Some(bytes) = self.map_bytes {
+            let _ = writeln!(text, "map memory    {:.1} MiB", bytes as f64 / 1048576.0);
+        }
+        let _ = writeln!(text, "\ncapabilities");
+        for capability in &self.capabilities {
+            let mark = if capability.granted { "yes" } else { "NO " };
+            let _ = writeln!(text, "  {mark} {:<20} {}", capability.name, capability.why);
+        }
+        if !self.probes.is_empty() {
+            let _ = writeln!(text, "\nprobes");
+        }
+        for probe in &self.probes {
+            let hook = probe.hook.as_deref().unwrap_or("NONE");
+            let _ = writeln!(text, "  {:<24} {hook}", probe.probe);
+            for not_used in &probe.not_used {
+                let _ = writeln!(
+                    text,
+                    "  {:<24}   not {}: {}",
+                    "", not_used.hook, not_used.reason
+                );
+            }
+        }
+        if !self.problems.is_empty() {
+            let _ = writeln!(text, "\nproblems");
+            for problem in &self.problems {
+                let _ = writeln!(text, "  - {problem}");
+            }
+        }
+        let _ = write!(
+            text,
+            "\n{}",
+            match self.verdict {
+                Level::Ok => "Everything works.",
+                Level::Degraded => "memtrace runs, without what is named above.",
+                Level::CannotRun => "memtrace cannot run here.",
+            }
+        );
+        text
+    }
+}
+
+fn reasons(verdict: &Verdict) -> String {
+    verdict
+        .rejected
+        .iter()
+        .map(|(hook, reason)| format!("{hook}: {reason}"))
+        .collect::<Vec<_>>()
+        .join("; ")
+}

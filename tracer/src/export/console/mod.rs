@@ -1,0 +1,15 @@
+//! Output on standard output: JSON lines for programs, a live table for people.
+
+pub mod json;
+pub mod size;
+pub mod table;
+
+use std::time::SystemTime;
+
+/// RFC 3339 in UTC with microseconds.
+pub fn timestamp(time: SystemTime) -> String {
+    match jiff::Timestamp::try_from(time) {
+        Ok(time) => format!("{time:.6}"),
+        Err(_) => String::new(),
+    }
+}

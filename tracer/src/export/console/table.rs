@@ -1,0 +1,248 @@
+//! The live table: fastest growing cgroups first, events as lines above it.
+//!
+//! Draws in place with plain ANSI sequences; only for a terminal.
+
+use std::{
+    io::{self, Write},
+    time::SystemTime,
+};
+
+use crate::model::snapshot::{CgroupSnapshot, OomKill, Snapshot};
+
+use super::size;
+
+const CLEAR_BELOW: &str = "\x1b[J";
+const BOLD: &str = "\x1b[1m";
+const RED: &str = "\x1b[31m";
+const YELLOW: &str = "\x1b[33m";
+const RESET: &str = "\x1b[0m";
+/// Columns right of the cgroup name.
+const NUMBERS: usize = 74;
+
+/// A table that overwrites itself.
+#[derive(Debug)]
+pub struct Table<W> {
+    out: W,
+    colour: bool,
+    /// Lines of the last drawing.
+    drawn: usize,
+}
+
+impl<W: Write> Table<W> {
+    pub fn new(out: W, colour: bool) -> Self {
+        Self {
+            out,
+            colour,
+            drawn: 0,
+        }
+    }
+
+    /// Draws the interval over the last one.
+    pub fn interval(&mut self, snapshot: &Snapshot, width: usize, height: usize) -> io::Result<()> {
+        let frame = self.frame(snapshot, width.max(NUMBERS + 12), height.max(6));
+        self.erase()?;
+        self.drawn = frame.lines().count();
+        self.out.write_all(frame.as_bytes())?;
+        self.out.flush()
+    }
+
+    /// A warning or event that stays above the table.
+    pub fn line(&mut self, line: &str) -> io::Result<()> {
+        self.erase()?;
+        writeln!(self.out, "{line}")?;
+        self.out.flush()
+    }
+
+    /// An OOM kill in one line.
+    pub fn oom_kill(&mut self, kill: &OomKill) -> io::Result<()> {
+        let (red, reset) = if self.colour { (RED, RESET) } else { ("", "") };
+        let victim = kill.victim_comm.as_deref().unwrap_or("?");
+        let pid = kill.victim_tgid.unwrap_or(kill.victim_tid);
+        let anon = kill.anon_bytes.map_or("?".into(), size::bytes);
+        let line = format!(
+            "{red}{} OOM kill: {victim} (pid {pid}, {anon} anonymous) in {}, triggered by {} (pid {}){reset}",
+            time_of_day(kill.time),
+            kill.cgroup.as_deref().unwrap_or("an unknown cgroup"),
+            kill.trigger_comm,
+            kill.trigger_tgid,
+        );
+        self.line(&line)
+    }
+
+    fn erase(&mut self) -> io::Result<()> {
+        if self.drawn > 0 {
+            write!(self.out, "\x1b[{}A\r{CLEAR_BELOW}", self.drawn)?;
+            self.drawn = 0;
+        }
+        Ok(())
+    }
+
+    fn frame(&self, snapshot: &Snapshot, width: usize, height: usize) -> String {
+        let (bold, reset) = if self.colour { (BOLD, RESET) } else { ("", "") };
+        let name_width = width - NUMBERS;
+        let host = &snapshot.host;
+        let total = host.mem_total_bytes.map_or("?".into(), size::bytes);
+        let available = host.mem_available_bytes.map_or("?".into(), size::bytes);
+        let lost: u64 = snapshot.own.losses.iter().map(|loss| loss.count).sum();
+        let mut frame = format!(
+            "memtrace {}  {available} of {total} available  {} cgroups  own RSS {}{}\n",
+            time_of_day(snapshot.time),
+            snapshot.own.cgroups_tracked,
+            snapshot.own.rss_bytes.map_or("?".into(), size::bytes),
+            if lost > 0 {
+                format!("  {lost} lost")
+            } else {
+                String::new()
+            },
+        );
+        frame += &format!(
+            "{bold}{:<name_width$} {:>7} {:>7} {:>5} {:>10} {:>8} {:>10}  {:<20}{reset}\n",
+            "CGROUP", "USAGE", "LIMIT", "%", "GROWTH", "FAULTS/s", "MAPPED", "TOP PROCESS"
+        );
+        let mut cgroups: Vec<&CgroupSnapshot> = snapshot
+            .cgroups
+            .iter()
+            .filter(|cgroup| !cgroup.removed)
+            .collect();
+        cgroups.sort_by(|a, b| {
+            order(b)
+                .total_cmp(&order(a))
+                .then_with(|| a.cgroup.cmp(&b.cgroup))
+        });
+        let room = height.saturating_sub(4);
+        for cgroup in cgroups.iter().take(room) {
+            frame += &self.row(cgroup, name_width);
+        }
+        if cgroups.len() > room {
+            frame += &format!("… {} more\n", cgroups.len() - room);
+        }
+        frame
+    }
+
+    fn row(&self, cgroup: &CgroupSnapshot, name_width: usize) -> String {
+        let limit = cgroup.effective_limit.as_ref().map(|limit| limit.bytes);
+        let share = match (cgroup.memory.usage_bytes, limit) {
+            (Some(usage), Some(limit)) if limit > 0 => Some(usage as f64 * 100.0 / limit as f64),
+            _ => None,
+        };
+        let top = cgroup.processes.first().map(|process| {
+            format!(
+                "{}[{}]",
+                process.comm.as_deref().unwrap_or("?"),
+                process.tgid
+            )
+        });
+        let colour = match share {
+            Some(share) if self.colour && share >= 90.0 => YELLOW,
+            _ => "",
+        };
+        let reset = if colour.is_empty() { "" } else { RESET };
+        format!(
+            "{colour}{:<name_width$} {:>7} {:>7} {:>5} {:>10} {:>8} {:>10}  {:<20}{reset}\n",
+            shortened(&cgroup.cgroup, name_width),
+            cgroup.memory.usage_bytes.map_or("-".into(), size::bytes),
+            limit.map_or("-".into(), size::bytes),
+            share.map_or("-".into(), |share| format!("{share:.0}%")),
+            size::rate(cgroup.rates.growth_bytes_per_second),
+            size::count(cgroup.rates.faults_per_second),
+            match cgroup.heap {
+                Some(_) => size::rate(cgroup.rates.mapped_bytes_per_second),
+                None => "-".into(),
+            },
+            shortened(top.as_deref().unwrap_or(""), 20),
+        )
+    }
+}
+
+/// Fastest growing first; the biggest of those that stand still.
+fn order(cgroup: &CgroupSnapshot) -> f64 {
+    let growth = cgroup.rates.growth_bytes_per_second.unwrap_or(0.0);
+    let usage = cgroup.memory.usage_bytes.unwrap_or(0) as f64;
+    growth + usage * 1e-9
+}
+
+/// The end of a path says more than its beginning.
+fn shortened(text: &str, width: usize) -> String {
+    let length = text.chars().count();
+    if length <= width {
+        return text.to_owned();
+    }
+    let tail: String = text.chars().skip(length + 1 - width).collect();
+    format!("…{tail}")
+}
+
+fn time_of_day(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time)
+        .map(|time| time.strftime("%H:%M:%SZ").to_string())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::snapshot::{HostReading, MemoryReading, Rates, SelfReading};
+
+    fn cgroup(name: &str, usage: u64, growth: f64) -> CgroupSnapshot {
+        CgroupSnapshot {
+            cgroup_id: 1,
+            cgroup: name.into(),
+            since: SystemTime::UNIX_EPOCH,
+            removed: false,
+            memory: MemoryReading {
+                usage_bytes: Some(usage),
+                ..MemoryReading::default()
+            },
+            effective_limit: None,
+            heap: None,
+            reclaim: None,
+            lifecycle: None,
+            rates: Rates {
+                growth_bytes_per_second: Some(growth),
+                ..Rates::default()
+            },
+            processes: Vec::new(),
+        }
+    }
+
+    fn snapshot(cgroups: Vec<CgroupSnapshot>) -> Snapshot {
+        Snapshot {
+            time: SystemTime::UNIX_EPOCH,
+            started: SystemTime::UNIX_EPOCH,
+            host: HostReading::default(),
+            cgroups,
+            own: SelfReading::default(),
+        }
+    }
+
+    #[test]
+    fn the_fastest_growing_cgroup_is_on_top_and_the_frame_fits_the_terminal() {
+        let cgroups = vec![
+            cgroup("/big", 1 << 40, 0.0),
+            cgroup("/grows", 1, 5e6),
+            cgroup("/small", 1, 0.0),
+            cgroup("/last", 0, -9e9),
+        ];
+        let table = Table::new(Vec::new(), false);
+        let frame = table.frame(&snapshot(cgroups), 100, 7);
+        let lines: Vec<&str> = frame.lines().collect();
+        assert_eq!(lines.len(), 6);
+        assert!(lines[2].starts_with("/grows") && lines[3].starts_with("/big"));
+        assert_eq!(lines[5], "… 1 more");
+        assert!(
+            lines.iter().all(|line| line.chars().count() <= 100),
+            "{frame}"
+        );
+    }
+
+    #[test]
+    fn an_event_is_written_where_the_table_was() {
+        let mut out = Vec::new();
+        let mut table = Table::new(&mut out, false);
+        table
+            .interval(&snapshot(vec![cgroup("/a", 1, 0.0)]), 100, 24)
+            .unwrap();
+        table.line("event").unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.ends_with("\x1b[3A\r\x1b[Jevent\n"), "{text:?}");
+    }
+}

@@ -1,0 +1,216 @@
+//! `cargo xtask vm`: runs the end-to-end tests, or any command, on other kernels in QEMU.
+//! Must not know what the tests check.
+
+mod boot;
+mod image;
+mod kernel;
+mod mirror;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::deps::{self, Purpose};
+use crate::process::progress;
+use crate::workspace::Workspace;
+use crate::{artifacts, process};
+use boot::{Cgroup, Machine};
+use image::Image;
+use kernel::Kernel;
+
+/// Arguments of `cargo xtask vm`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Args {
+    /// Kernels to boot; 7.x (or sid) is Debian's newest. Delete target/vm/<KERNEL> to refresh one
+    #[arg(long, value_delimiter = ',', default_value = "5.10,6.1,6.12")]
+    kernel: Vec<Kernel>,
+    /// How the control groups are mounted
+    #[arg(long, value_enum, default_value_t = Cgroup::V2)]
+    cgroup: Cgroup,
+    /// Memory of the machine, as QEMU writes it
+    #[arg(long, default_value = "1G")]
+    memory: String,
+    /// Minutes after which a machine is killed and counts as failed
+    #[arg(long, default_value_t = 15)]
+    timeout: u64,
+    /// Run this shell command instead of the tests; what it writes to /dev/ttyS1 arrives in
+    /// target/vm/<KERNEL>/ttyS1
+    #[arg(long, value_name = "CMD")]
+    shell_command: Option<String>,
+    /// Put another program of this host into the machine's /bin
+    #[arg(long, value_name = "PATH")]
+    include: Vec<PathBuf>,
+    /// Leave memtrace and its workload out of the machine, and do not build them
+    #[arg(long, requires = "shell_command")]
+    bare: bool,
+    /// Arguments of the test executable, such as a filter
+    #[arg(last = true)]
+    test_args: Vec<String>,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self {
+            kernel: kernel::tested(),
+            cgroup: Cgroup::V2,
+            memory: "1G".to_owned(),
+            timeout: 15,
+            shell_command: None,
+            include: Vec::new(),
+            bare: false,
+            test_args: Vec::new(),
+        }
+    }
+}
+
+struct Row {
+    kernel: String,
+    result: String,
+    elapsed: Duration,
+    failed: bool,
+}
+
+/// Boots every asked kernel in turn and prints a table of the results.
+pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    if std::env::consts::ARCH != "x86_64" {
+        bail!("`cargo xtask vm` boots amd64 kernels with this host's binaries: x86_64 only");
+    }
+    deps::ensure(&[Purpose::Vm])?;
+    let _lock = lock(&workspace.target().join("vm"))?;
+    let image = image(workspace, args)?;
+    let rows: Vec<Row> = args
+        .kernel
+        .iter()
+        .map(|kernel| row(workspace, args, &image, kernel))
+        .collect();
+
+    progress(format!(
+        "{:<28} {:>9}  result (cgroup {})",
+        "kernel", "elapsed", args.cgroup
+    ));
+    for row in &rows {
+        let seconds = row.elapsed.as_secs_f64();
+        progress(format!(
+            "{:<28} {seconds:>8.1}s  {}",
+            row.kernel, row.result
+        ));
+    }
+    let failed = rows.iter().filter(|row| row.failed).count();
+    if failed > 0 {
+        bail!("{failed} of {} kernels failed", rows.len());
+    }
+    Ok(())
+}
+
+/// Two runs would build the same image and write the same logs; the second one waits.
+fn lock(directory: &Path) -> Result<File> {
+    let path = directory.join("lock");
+    let cannot = || format!("cannot lock {}", path.display());
+    fs::create_dir_all(directory).with_context(cannot)?;
+    let file = File::create(&path).with_context(cannot)?;
+    if file.try_lock().is_err() {
+        progress("waiting for another `cargo xtask vm` of this checkout");
+        file.lock().with_context(cannot)?;
+    }
+    Ok(file)
+}
+
+fn image(workspace: &Workspace, args: &Args) -> Result<Image> {
+    let mut image = Image::new(&workspace.target().join("vm/image"))?;
+    for program in &args.include {
+        image.add_program(program, None)?;
+    }
+    if !args.bare {
+        image.add_program(&artifacts::memtrace(workspace)?, Some("memtrace"))?;
+        image.add_program(&artifacts::workload(workspace)?, Some("memtrace-workload"))?;
+    }
+    match &args.shell_command {
+        Some(command) => image.set_command(command)?,
+        None => {
+            image.add_program(&artifacts::e2e_tests(workspace)?, Some("e2e"))?;
+            let mut command = std::process::Command::new("/bin/e2e");
+            command.arg("--test-threads=1").args(&args.test_args);
+            image.set_command(&format!("exec {}", process::shown(&command)))?;
+        }
+    }
+    image.pack()?;
+    Ok(image)
+}
+
+fn row(workspace: &Workspace, args: &Args, image: &Image, kernel: &Kernel) -> Row {
+    let started = Instant::now();
+    let mut name = kernel.to_string();
+    let outcome = kernel.fetch(workspace).and_then(|files| {
+        name.clone_from(&files.release);
+        args.cgroup.check(&files)?;
+        let machine = Machine {
+            label: kernel.to_string(),
+            kernel: &files,
+            initramfs: image.archive(),
+            cgroup: args.cgroup,
+            memory: &args.memory,
+            timeout: Duration::from_secs(args.timeout * 60),
+        };
+        machine.boot()
+    });
+    let failed = outcome.is_err();
+    let result = match outcome {
+        Ok(()) => "ok".to_owned(),
+        Err(error) => {
+            progress(format!("[{kernel}] {error:#}"));
+            format!("FAILED: {error:#}")
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        }
+    };
+    Row {
+        kernel: name,
+        result,
+        elapsed: started.elapsed(),
+        failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn the_command_lines_defaults_are_the_ones_in_code() {
+        let parsed = Cli::parse_from(["vm"]).args;
+        assert_eq!(format!("{parsed:?}"), format!("{:?}", Args::default()));
+    }
+
+    #[test]
+    fn kernels_come_as_a_list_and_test_arguments_after_two_dashes() {
+        let line = [
+            "vm",
+            "--kernel",
+            "6.1,sid",
+            "--cgroup",
+            "hybrid",
+            "--",
+            "oom",
+            "--nocapture",
+        ];
+        let parsed = Cli::parse_from(line).args;
+        let kernels: Vec<_> = parsed.kernel.iter().map(ToString::to_string).collect();
+        assert_eq!(kernels, ["6.1", "7.x"]);
+        assert_eq!(parsed.cgroup, Cgroup::Hybrid);
+        assert_eq!(parsed.test_args, ["oom", "--nocapture"]);
+        assert!(Cli::try_parse_from(["vm", "--kernel", "4.19"]).is_err());
+        assert!(Cli::try_parse_from(["vm", "--bare"]).is_err());
+    }
+}
