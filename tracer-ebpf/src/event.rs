@@ -73,14 +73,9 @@ const _: () = {
     assert!(size_of::<ProcessExit>() == 48 + COMM_LEN);
 };
 
-#[cfg(feature = "user")]
-mod user {
-    use super::{CgroupChange, OomMark, ProcessExit};
-
-    // SAFETY: repr(C), integers only, no implicit padding (sizes asserted above).
-    unsafe impl aya::Pod for OomMark {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for CgroupChange {}
-    // SAFETY: as above.
-    unsafe impl aya::Pod for ProcessExit {}
-}
+// SAFETY: repr(C), integers only, no implicit padding (sizes asserted above).
+unsafe impl crate::Record for OomMark {}
+// SAFETY: as above.
+unsafe impl crate::Record for CgroupChange {}
+// SAFETY: as above.
+unsafe impl crate::Record for ProcessExit {}

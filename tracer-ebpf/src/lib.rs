@@ -11,5 +11,11 @@ pub mod counts;
 pub mod event;
 pub mod offsets;
 
+/// A contract type: `repr(C)`, integers only, no padding; any bytes are a value.
+///
+/// # Safety
+/// The type must be just that.
+pub unsafe trait Record: Copy {}
+
 /// Bytes of `task_struct::comm` (`TASK_COMM_LEN`, include/linux/sched.h).
 pub const COMM_LEN: usize = 16;
