@@ -45,6 +45,18 @@ impl Kernel {
         }
     }
 
+    /// The same, always by helper: for members whose type older verifiers cannot step into
+    /// (6.1 refuses arrays of typedefs).
+    #[inline(always)]
+    pub fn read_by_helper<T: Copy>(self, offset: &Global<u32>) -> Option<T> {
+        let offset = offset.load();
+        if offset == ABSENT {
+            return None;
+        }
+        // SAFETY: the helper tolerates any address.
+        unsafe { bpf_probe_read_kernel(self.0.add(offset as usize).cast::<T>()).ok() }
+    }
+
     /// The struct that a pointer field leads to.
     #[inline(always)]
     pub fn follow(self, offset: &Global<u32>) -> Option<Kernel> {

@@ -8,7 +8,10 @@
 //! Cost per event: two hash look-ups and an atomic add each.
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_task_pt_regs},
+    EbpfContext as _,
+    helpers::{
+        bpf_get_current_pid_tgid, bpf_get_current_task_btf, bpf_probe_read_kernel, bpf_task_pt_regs,
+    },
     macros::{btf_tracepoint, fexit, kretprobe, tracepoint},
     programs::{BtfTracePointContext, FExitContext, RetProbeContext, TracePointContext},
 };
@@ -31,8 +34,7 @@ macro_rules! syscall_exit {
     ($call:ident, $fexit:ident, $kretprobe:ident, $tracepoint:ident) => {
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
-            // A system call function takes the registers and returns a long.
-            if let Some(regs) = Kernel::new(ctx.arg::<*const u8>(0)) {
+            if let Some(regs) = fexit_regs(&ctx) {
                 $call(regs, fexit_ret(&ctx));
             }
             0
@@ -82,14 +84,21 @@ syscall_exit!(
 /// A new process starts with its parent's break.
 #[btf_tracepoint(function = "sched_process_fork")]
 pub fn heap_break_fork(ctx: BtfTracePointContext) -> i32 {
-    let parent = Kernel::new(ctx.arg::<*const u8>(0));
-    let child = Kernel::new(ctx.arg::<*const u8>(1));
-    if let (Some(parent), Some(child)) = (parent, child) {
-        let tgid = child.read::<u32>(&OFF_TASK_TGID);
-        // Same tgid: a thread, which shares the break it already has.
-        if tgid != parent.read::<u32>(&OFF_TASK_TGID) {
-            remember_break(child, tgid);
-        }
+    let (Some(parent), Some(child)) = (
+        Kernel::new(ctx.arg::<*const u8>(0)),
+        Kernel::new(ctx.arg::<*const u8>(1)),
+    ) else {
+        return 0;
+    };
+    let Some(parent_tgid) = parent.read::<u32>(&OFF_TASK_TGID) else {
+        return 0;
+    };
+    let Some(tgid) = child.read::<u32>(&OFF_TASK_TGID) else {
+        return 0;
+    };
+    // Same tgid: a thread, which shares the break it already has.
+    if tgid != parent_tgid {
+        remember_break(child, tgid);
     }
     0
 }
@@ -97,22 +106,38 @@ pub fn heap_break_fork(ctx: BtfTracePointContext) -> i32 {
 /// A program image starts with a break of its own.
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn heap_break_exec(ctx: BtfTracePointContext) -> i32 {
-    if let Some(task) = Kernel::new(ctx.arg::<*const u8>(0)) {
-        remember_break(task, task.read::<u32>(&OFF_TASK_TGID));
+    let Some(task) = Kernel::new(ctx.arg::<*const u8>(0)) else {
+        return 0;
+    };
+    if let Some(tgid) = task.read::<u32>(&OFF_TASK_TGID) {
+        remember_break(task, tgid);
     }
     0
 }
 
 #[inline(always)]
-fn remember_break(task: Kernel, tgid: Option<u32>) {
-    let brk = task
-        .follow(&OFF_TASK_MM)
-        .and_then(|mm| mm.read::<u64>(&OFF_MM_BRK));
-    if let (Some(tgid), Some(brk)) = (tgid, brk) {
-        if BREAKS.insert(tgid, brk, 0).is_err() {
-            dropped(Drop::BreaksFull);
-        }
+fn remember_break(task: Kernel, tgid: u32) {
+    let Some(mm) = task.follow(&OFF_TASK_MM) else {
+        return;
+    };
+    let Some(brk) = mm.read::<u64>(&OFF_MM_BRK) else {
+        return;
+    };
+    if BREAKS.insert(tgid, brk, 0).is_err() {
+        dropped(Drop::BreaksFull);
     }
+}
+
+/// A system call function takes the registers and returns a long. In the BTF of 5.10 some
+/// take a struct that is only declared, which the verifier does not let through: read by helper.
+#[inline(always)]
+fn fexit_regs(ctx: &FExitContext) -> Option<Kernel> {
+    if TRUSTED_TASK.load() != 0 {
+        return Kernel::new(ctx.arg::<*const u8>(0));
+    }
+    // SAFETY: the helper tolerates any address; the context is readable memory.
+    let regs = unsafe { bpf_probe_read_kernel(ctx.as_ptr().cast::<*const u8>()) };
+    Kernel::new(regs.ok()?)
 }
 
 /// The return value is the slot behind the only argument, on every kernel; the helper for it is newer.

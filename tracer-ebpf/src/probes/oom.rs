@@ -93,11 +93,11 @@ fn marked(victim: Kernel) {
     }
     if let Some(mm) = victim.follow(&OFF_TASK_MM) {
         mark.total_vm_pages = mm.read(&OFF_MM_TOTAL_VM).unwrap_or(ABSENT);
-        mark.page_table_bytes = mm.read(&OFF_MM_PGTABLES_BYTES).unwrap_or(ABSENT);
-        mark.anon_pages = not_negative(mm.read(&OFF_MM_ANON_PAGES));
-        mark.file_pages = not_negative(mm.read(&OFF_MM_FILE_PAGES));
-        mark.shmem_pages = not_negative(mm.read(&OFF_MM_SHMEM_PAGES));
-        mark.swap_pages = not_negative(mm.read(&OFF_MM_SWAP_PAGES));
+        mark.page_table_bytes = mm.read_by_helper(&OFF_MM_PGTABLES_BYTES).unwrap_or(ABSENT);
+        mark.anon_pages = not_negative(mm.read_by_helper(&OFF_MM_ANON_PAGES));
+        mark.file_pages = not_negative(mm.read_by_helper(&OFF_MM_FILE_PAGES));
+        mark.shmem_pages = not_negative(mm.read_by_helper(&OFF_MM_SHMEM_PAGES));
+        mark.swap_pages = not_negative(mm.read_by_helper(&OFF_MM_SWAP_PAGES));
     }
     send(mark);
 }

@@ -145,7 +145,7 @@ impl Machine<'_> {
                 "-accel",
                 "tcg,thread=multi",
                 "-cpu",
-                "max",
+                "max,-cx16",
                 "-smp",
                 "2",
                 "-m",
