@@ -75,8 +75,11 @@ impl<'a> Btf<'a> {
             return Err(BtfError::Magic(magic));
         }
         let header = word(4)? as usize;
-        let (type_start, type_len) = (header + word(8)? as usize, word(12)? as usize);
-        let (string_start, string_len) = (header + word(16)? as usize, word(20)? as usize);
+        let (type_start, type_len) = (header.saturating_add(word(8)? as usize), word(12)? as usize);
+        let (string_start, string_len) = (
+            header.saturating_add(word(16)? as usize),
+            word(20)? as usize,
+        );
         let strings = bytes
             .get(string_start..string_start.saturating_add(string_len))
             .ok_or(BtfError::Truncated(string_start))?;
@@ -104,7 +107,7 @@ impl<'a> Btf<'a> {
     /// be an enumerator. `None` if this kernel has no such path.
     pub fn offset_of(&self, strukt: &str, path: &str) -> Option<u32> {
         let mut id = self.find(strukt, |kind| kind == KIND_STRUCT)?;
-        let mut offset = 0;
+        let mut offset: u32 = 0;
         for step in path.split('.') {
             let (name, index) = match step.split_once('[') {
                 Some((name, index)) => (name, Some(index.strip_suffix(']')?)),
@@ -114,7 +117,7 @@ impl<'a> Btf<'a> {
             if bits % 8 != 0 {
                 return None;
             }
-            offset += bits / 8;
+            offset = u32::checked_add(offset, bits / 8)?;
             id = member;
             if let Some(index) = index {
                 let array = self.resolve(id)?;
@@ -127,7 +130,7 @@ impl<'a> Btf<'a> {
                 if index >= length {
                     return None;
                 }
-                offset += index * self.size(element, 0)?;
+                offset = offset.checked_add(index.checked_mul(self.size(element, 0)?)?)?;
                 id = element;
             }
         }
@@ -206,7 +209,7 @@ impl<'a> Btf<'a> {
             };
             if member_name == 0 {
                 if let Some((inner, found)) = self.member(member_type, name, depth + 1) {
-                    return Some((bits + inner, found));
+                    return Some((bits.checked_add(inner)?, found));
                 }
             } else if bitfield == 0 && self.string(member_name) == Some(name) {
                 return Some((bits, member_type));

@@ -7,7 +7,6 @@ use aya::{
 use memtrace_ebpf::counts::{CgroupCounts, Drop, HeapCounts, ProcessKey, ReclaimCounts};
 
 /// The maps that are polled. Reading never stops the programs.
-
 pub struct Counts {
     cgroups: HashMap<MapData, u64, CgroupCounts>,
     processes: HashMap<MapData, ProcessKey, HeapCounts>,

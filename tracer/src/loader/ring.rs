@@ -9,7 +9,6 @@ use aya::{
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// One ring; records are handed out as bytes and freed after the call.
-
 pub struct Ring {
     ring: AsyncFd<RingBuf<MapData>>,
 }

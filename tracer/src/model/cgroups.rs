@@ -188,11 +188,11 @@ impl Cgroups {
 
     /// Reclaim totals of the BPF programs.
     pub fn reclaimed(&mut self, id: u64, totals: ReclaimTotals) {
-        if let Some(cgroup) = self.by_id.get_mut(&id) {
-            if cgroup.reclaim.as_deref() != Some(&totals) {
-                cgroup.reclaim = Some(Box::new(totals));
-                cgroup.changed = true;
-            }
+        if let Some(cgroup) = self.by_id.get_mut(&id)
+            && cgroup.reclaim.as_deref() != Some(&totals)
+        {
+            cgroup.reclaim = Some(Box::new(totals));
+            cgroup.changed = true;
         }
     }
 

@@ -57,7 +57,7 @@ impl Processes {
             } else {
                 process.idle += 1;
                 process.snapshot = None;
-                if process.idle % IDLE_INTERVALS == 0 {
+                if process.idle.is_multiple_of(IDLE_INTERVALS) {
                     activity.idle.push(key);
                 }
             }

@@ -48,6 +48,7 @@ mod tests {
         let mut bytes = vec![0xff; size_of::<OomMark>()];
         // victim_tgid 0: only the thread id is known.
         bytes[76..80].fill(0);
+        bytes[92..96].copy_from_slice(&i32::MAX.to_ne_bytes());
         let kill = decode(&bytes, 4096, |_| SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(kill.victim_tgid, None);
         assert_eq!(kill.anon_bytes, None);

@@ -17,7 +17,7 @@ const RED: &str = "\x1b[31m";
 const YELLOW: &str = "\x1b[33m";
 const RESET: &str = "\x1b[0m";
 /// Columns right of the cgroup name.
-const NUMBERS: usize = 74;
+const NUMBERS: usize = 75;
 
 /// A table that overwrites itself.
 #[derive(Debug)]
