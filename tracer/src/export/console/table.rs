@@ -16,16 +16,40 @@ const BOLD: &str = "\x1b[1m";
 const RED: &str = "\x1b[31m";
 const YELLOW: &str = "\x1b[33m";
 const RESET: &str = "\x1b[0m";
-/// Columns right of the cgroup name.
-const NUMBERS: usize = 75;
+/// Narrower terminals do without the MAPPED column and show less of the top process.
+const WIDE: usize = 100;
+
+/// Widths of the columns that depend on the terminal.
+#[derive(Clone, Copy)]
+struct Columns {
+    name: usize,
+    mapped: bool,
+    process: usize,
+}
+
+impl Columns {
+    fn fit(width: usize) -> Self {
+        let (mapped, process) = if width < WIDE {
+            (false, 12)
+        } else {
+            (true, 20)
+        };
+        let numbers = 44 + if mapped { 11 } else { 0 } + process;
+        Self {
+            name: width.saturating_sub(numbers).max(8),
+            mapped,
+            process,
+        }
+    }
+}
 
 /// A table that overwrites itself.
 #[derive(Debug)]
 pub struct Table<W> {
     out: W,
     colour: bool,
-    /// Lines of the last drawing.
-    drawn: usize,
+    /// The last drawing, drawn again below each event.
+    frame: String,
 }
 
 impl<W: Write> Table<W> {
@@ -33,24 +57,23 @@ impl<W: Write> Table<W> {
         Self {
             out,
             colour,
-            drawn: 0,
+            frame: String::new(),
         }
     }
 
     /// Draws the interval over the last one.
     pub fn interval(&mut self, snapshot: &Snapshot, width: usize, height: usize) -> io::Result<()> {
-        let frame = self.frame(snapshot, width.max(NUMBERS + 12), height.max(6));
+        let frame = self.frame(snapshot, width.max(40), height.max(6));
         self.erase()?;
-        self.drawn = frame.lines().count();
-        self.out.write_all(frame.as_bytes())?;
-        self.out.flush()
+        self.frame = frame;
+        self.draw()
     }
 
     /// A warning or event that stays above the table.
     pub fn line(&mut self, line: &str) -> io::Result<()> {
         self.erase()?;
         writeln!(self.out, "{line}")?;
-        self.out.flush()
+        self.draw()
     }
 
     /// An OOM kill in one line.
@@ -69,36 +92,53 @@ impl<W: Write> Table<W> {
         self.line(&line)
     }
 
+    fn draw(&mut self) -> io::Result<()> {
+        self.out.write_all(self.frame.as_bytes())?;
+        self.out.flush()
+    }
+
     fn erase(&mut self) -> io::Result<()> {
-        if self.drawn > 0 {
-            write!(self.out, "\x1b[{}A\r{CLEAR_BELOW}", self.drawn)?;
-            self.drawn = 0;
+        match self.frame.lines().count() {
+            0 => Ok(()),
+            lines => write!(self.out, "\x1b[{lines}A\r{CLEAR_BELOW}"),
         }
-        Ok(())
     }
 
     fn frame(&self, snapshot: &Snapshot, width: usize, height: usize) -> String {
         let (bold, reset) = if self.colour { (BOLD, RESET) } else { ("", "") };
-        let name_width = width - NUMBERS;
+        let columns = Columns::fit(width);
         let host = &snapshot.host;
         let total = host.mem_total_bytes.map_or("?".into(), size::bytes);
         let available = host.mem_available_bytes.map_or("?".into(), size::bytes);
-        let lost: u64 = snapshot.own.losses.iter().map(|loss| loss.count).sum();
+        let lost: String = snapshot
+            .own
+            .losses
+            .iter()
+            .filter(|loss| loss.count > 0)
+            .map(|loss| format!("  {} {}", loss.cause, loss.count))
+            .collect();
         let mut frame = format!(
             "memtrace {}  {available} of {total} available  {} cgroups  own RSS {}{}\n",
             time_of_day(snapshot.time),
             snapshot.own.cgroups_tracked,
             snapshot.own.rss_bytes.map_or("?".into(), size::bytes),
-            if lost > 0 {
-                format!("  {lost} lost")
-            } else {
-                String::new()
-            },
+            lost,
         );
-        frame += &format!(
-            "{bold}{:<name_width$} {:>7} {:>7} {:>5} {:>10} {:>8} {:>10}  {:<20}{reset}\n",
-            "CGROUP", "USAGE", "LIMIT", "%", "GROWTH", "FAULTS/s", "MAPPED", "TOP PROCESS"
+        frame = cut(&frame, width) + "\n";
+        let header = row(
+            columns,
+            &[
+                "CGROUP",
+                "USAGE",
+                "LIMIT",
+                "%",
+                "GROWTH",
+                "FAULTS/s",
+                "MAPPED",
+                "TOP PROCESS",
+            ],
         );
+        frame += &format!("{bold}{}{reset}\n", cut(&header, width));
         let mut cgroups: Vec<&CgroupSnapshot> = snapshot
             .cgroups
             .iter()
@@ -111,7 +151,7 @@ impl<W: Write> Table<W> {
         });
         let room = height.saturating_sub(4);
         for cgroup in cgroups.iter().take(room) {
-            frame += &self.row(cgroup, name_width);
+            frame += &self.cgroup(cgroup, columns, width);
         }
         if cgroups.len() > room {
             frame += &format!("… {} more\n", cgroups.len() - room);
@@ -119,39 +159,54 @@ impl<W: Write> Table<W> {
         frame
     }
 
-    fn row(&self, cgroup: &CgroupSnapshot, name_width: usize) -> String {
+    fn cgroup(&self, cgroup: &CgroupSnapshot, columns: Columns, width: usize) -> String {
         let limit = cgroup.effective_limit.as_ref().map(|limit| limit.bytes);
         let share = match (cgroup.memory.usage_bytes, limit) {
             (Some(usage), Some(limit)) if limit > 0 => Some(usage as f64 * 100.0 / limit as f64),
             _ => None,
         };
-        let top = cgroup.processes.first().map(|process| {
+        let top = cgroup.processes.first().map_or(String::new(), |process| {
             format!(
                 "{}[{}]",
                 process.comm.as_deref().unwrap_or("?"),
                 process.tgid
             )
         });
-        let colour = match share {
-            Some(share) if self.colour && share >= 90.0 => YELLOW,
-            _ => "",
-        };
-        let reset = if colour.is_empty() { "" } else { RESET };
-        format!(
-            "{colour}{:<name_width$} {:>7} {:>7} {:>5} {:>10} {:>8} {:>10}  {:<20}{reset}\n",
-            shortened(&cgroup.cgroup, name_width),
-            cgroup.memory.usage_bytes.map_or("-".into(), size::bytes),
-            limit.map_or("-".into(), size::bytes),
-            share.map_or("-".into(), |share| format!("{share:.0}%")),
-            size::rate(cgroup.rates.growth_bytes_per_second),
-            size::count(cgroup.rates.faults_per_second),
-            match cgroup.heap {
-                Some(_) => size::rate(cgroup.rates.mapped_bytes_per_second),
-                None => "-".into(),
-            },
-            shortened(top.as_deref().unwrap_or(""), 20),
-        )
+        let mapped = cgroup.heap.map_or("-".into(), |_| {
+            size::rate(cgroup.rates.mapped_bytes_per_second)
+        });
+        let line = row(
+            columns,
+            &[
+                &shortened(&cgroup.cgroup, columns.name),
+                &cgroup.memory.usage_bytes.map_or("-".into(), size::bytes),
+                &limit.map_or("-".into(), size::bytes),
+                &share.map_or("-".into(), |share| format!("{share:.0}%")),
+                &size::rate(cgroup.rates.growth_bytes_per_second),
+                &size::count(cgroup.rates.faults_per_second),
+                &mapped,
+                &shortened(&top, columns.process),
+            ],
+        );
+        let line = cut(&line, width);
+        match share {
+            Some(share) if self.colour && share >= 90.0 => format!("{YELLOW}{line}{RESET}\n"),
+            _ => line + "\n",
+        }
     }
+}
+
+/// Cells in their columns.
+fn row(columns: Columns, cells: &[&str; 8]) -> String {
+    let [cgroup, usage, limit, share, growth, faults, mapped, process] = cells;
+    let name = columns.name;
+    let mapped = match columns.mapped {
+        true => format!(" {mapped:>10}"),
+        false => String::new(),
+    };
+    format!(
+        "{cgroup:<name$} {usage:>7} {limit:>7} {share:>5} {growth:>10} {faults:>8}{mapped}  {process}"
+    )
 }
 
 /// Fastest growing first; the biggest of those that stand still.
@@ -169,6 +224,11 @@ fn shortened(text: &str, width: usize) -> String {
     }
     let tail: String = text.chars().skip(length + 1 - width).collect();
     format!("…{tail}")
+}
+
+/// A line cut to the width of the terminal, so that a drawing has as many rows as lines.
+fn cut(line: &str, width: usize) -> String {
+    line.trim_end().chars().take(width).collect()
 }
 
 fn time_of_day(time: SystemTime) -> String {
@@ -223,13 +283,13 @@ mod tests {
             cgroup("/last", 0, -9e9),
         ];
         let table = Table::new(Vec::new(), false);
-        let frame = table.frame(&snapshot(cgroups), 100, 7);
+        let frame = table.frame(&snapshot(cgroups), 80, 7);
         let lines: Vec<&str> = frame.lines().collect();
         assert_eq!(lines.len(), 6);
         assert!(lines[2].starts_with("/grows") && lines[3].starts_with("/big"));
         assert_eq!(lines[5], "… 1 more");
         assert!(
-            lines.iter().all(|line| line.chars().count() <= 100),
+            lines.iter().all(|line| line.chars().count() <= 80),
             "{frame}"
         );
     }
@@ -243,6 +303,6 @@ mod tests {
             .unwrap();
         table.line("event").unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(text.ends_with("\x1b[3A\r\x1b[Jevent\n"), "{text:?}");
+        assert!(text.contains("\x1b[3A\r\x1b[Jevent\nmemtrace "), "{text:?}");
     }
 }
