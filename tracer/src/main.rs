@@ -15,6 +15,7 @@ use memtrace::{
     kernel::capability::Effective,
     logger,
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// `EX_NOPERM` of sysexits.h.
 const NOT_PERMITTED: u8 = 77;
@@ -50,6 +51,7 @@ fn run(args: RunArgs) -> ExitCode {
         Ok(otlp) => otlp,
         Err(error) => return fail(WRONG_USAGE, &error.to_string()),
     };
+    raise_open_files();
     let kernel = args.kernel.options();
     let config = Config {
         output: match args.output {
@@ -77,6 +79,16 @@ fn run(args: RunArgs) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(RunError::Load(error)) => fail(1, &doctor::load_problem(&error)),
         Err(error) => fail(1, &error.to_string()),
+    }
+}
+
+/// A kept descriptor per cgroup makes readings cheap: takes what the hard limit allows.
+fn raise_open_files() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(error) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        log::debug!("the limit on open files stays at {soft}: {error}");
     }
 }
 

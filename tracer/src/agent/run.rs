@@ -180,7 +180,7 @@ impl Agent {
         // SAFETY: takes no pointer and touches only free memory.
         unsafe { libc::malloc_trim(0) };
         agent.rediscover();
-        agent.tell_missing_probes()?;
+        agent.warn_of_missing_probes();
         agent
             .outputs
             .start(
@@ -494,18 +494,19 @@ impl Agent {
         }
     }
 
-    fn tell_missing_probes(&mut self) -> Result<(), RunError> {
-        for verdict in &self.loader.verdicts {
-            if verdict.attached.is_none() && verdict.essential {
-                let why = verdict
-                    .rejected
-                    .iter()
-                    .map(|(hook, reason)| format!("{hook}: {reason}"))
-                    .collect::<Vec<_>>()
-                    .join("; ");
-                log::warn!("no {} events: {why}", verdict.probe);
-            }
+    fn warn_of_missing_probes(&self) {
+        let missing: Vec<&str> = self
+            .loader
+            .verdicts
+            .iter()
+            .filter(|verdict| verdict.attached.is_none() && verdict.essential)
+            .map(|verdict| verdict.probe)
+            .collect();
+        if !missing.is_empty() {
+            log::warn!(
+                "no events of {} on this host; `memtrace doctor` says why",
+                missing.join(", ")
+            );
         }
-        Ok(())
     }
 }

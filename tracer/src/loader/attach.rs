@@ -290,7 +290,13 @@ fn attach_first(ebpf: &mut Ebpf, planned: Planned, btf: &Btf, options: &Options)
                 verdict.verified_instructions = instructions;
                 break;
             }
-            Err(error) => verdict.rejected.push((hook, reason(&error))),
+            Err(error) => {
+                let mut reason = reason(&error);
+                if on_function(&alternative.hook) && refused_by_policy(&error) {
+                    reason += " (this kernel lets no BPF program attach to its functions)";
+                }
+                verdict.rejected.push((hook, reason));
+            }
         }
     }
     // Ruled-out hooks are worth telling only where they would have been better.
@@ -370,6 +376,19 @@ fn attach_kprobe(program: &mut Program, function: &str) -> Result<(), ProgramErr
     Ok(())
 }
 
+fn on_function(hook: &Hook) -> bool {
+    matches!(hook, Hook::FEntry(_) | Hook::SyscallFExit(_))
+}
+
+/// Refused without a word of the verifier: not the program's fault.
+fn refused_by_policy(error: &ProgramError) -> bool {
+    matches!(
+        error,
+        ProgramError::LoadError { io_error, verifier_log }
+            if io_error.kind() == io::ErrorKind::PermissionDenied && verifier_log.to_string().is_empty()
+    )
+}
+
 /// The error with its causes; of a verifier log only the end, which names the fault.
 fn reason(error: &ProgramError) -> String {
     if let ProgramError::LoadError {
@@ -378,11 +397,14 @@ fn reason(error: &ProgramError) -> String {
     } = error
     {
         let log = verifier_log.to_string();
-        let tail: Vec<&str> = log.lines().rev().take(4).collect();
-        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        let mut lines: Vec<&str> = log.lines().rev().take(4).collect();
+        if lines.is_empty() {
+            return format!("the kernel refused the program: {io_error}");
+        }
+        lines.reverse();
         return format!(
             "the kernel refused the program: {io_error}: {}",
-            tail.join(" / ")
+            lines.join(" / ")
         );
     }
     let mut text = Cow::from(error.to_string());

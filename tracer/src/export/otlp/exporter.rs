@@ -239,10 +239,12 @@ impl Worker {
                 self.counters
                     .failed_points
                     .fetch_add(points, Ordering::Relaxed);
-                log::warn!(
-                    "OTLP export to {}: {points} data points unsent at shutdown",
-                    self.endpoint
-                );
+                if !std::mem::replace(&mut self.failing, true) {
+                    log::warn!(
+                        "OTLP export to {} did not end in time: {points} data points unsent",
+                        self.endpoint
+                    );
+                }
             }
         }
     }
