@@ -142,6 +142,8 @@ fn thread_ended(task: Kernel) {
     if peak_rss_pages < EXIT_MIN_PEAK_PAGES.load() {
         return;
     }
+    // A process is known by its leader's name; the last thread to end may have another.
+    let named = task.follow(&OFF_TASK_GROUP_LEADER).unwrap_or(task);
     let Some(mut entry) = EVENTS.reserve::<ProcessExit>(0) else {
         dropped(Drop::EventRingFull);
         return;
@@ -155,7 +157,7 @@ fn thread_ended(task: Kernel) {
         peak_rss_pages,
         minor_faults,
         major_faults,
-        comm: task::comm(task),
+        comm: task::comm(named),
     });
     entry.submit(0);
 }

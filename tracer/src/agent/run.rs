@@ -278,6 +278,10 @@ impl Agent {
             return Ok(());
         };
         self.name_cgroups(&mut kill);
+        let victim = kill.cgroup_id.and_then(|id| self.cgroups.get(id));
+        if victim.is_some_and(|cgroup| !self.outputs.wants(cgroup)) {
+            return Ok(());
+        }
         self.outputs.oom_kill(&kill).map_err(RunError::Output)
     }
 
@@ -389,7 +393,7 @@ impl Agent {
     /// Takes in the BPF totals; gives the cgroups in which something happened.
     fn count(&mut self) -> HashSet<u64> {
         let mut active = HashSet::new();
-        let mut unknown = false;
+        let mut unknown = Vec::new();
         for (id, counts) in self.counts.cgroups() {
             let counted = Counted {
                 heap: heap::totals(&counts.heap),
@@ -401,14 +405,20 @@ impl Agent {
                     active.insert(id);
                 }
                 Some(false) => {}
-                None => unknown = true,
+                None => unknown.push(id),
             }
         }
         for (id, counts) in self.counts.reclaim() {
             self.cgroups.reclaimed(id, reclaim::totals(&counts));
         }
-        if unknown && self.rediscovered.elapsed() >= self.config.interval {
+        if !unknown.is_empty() {
             self.rediscover();
+            // Ids that no cgroup has are leftovers of removed ones.
+            for id in unknown {
+                if self.cgroups.get(id).is_none() {
+                    self.counts.forget_cgroup(id);
+                }
+            }
         }
         active
     }

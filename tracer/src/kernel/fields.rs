@@ -64,6 +64,7 @@ pub const FIELDS: &[Field] = &[
     optional("OFF_TASK_MM", "task_struct", &["mm"]),
     optional("OFF_TASK_CRED", "task_struct", &["cred"]),
     optional("OFF_TASK_SIGNAL", "task_struct", &["signal"]),
+    optional("OFF_TASK_GROUP_LEADER", "task_struct", &["group_leader"]),
     optional("OFF_TASK_MIN_FLT", "task_struct", &["min_flt"]),
     optional("OFF_TASK_MAJ_FLT", "task_struct", &["maj_flt"]),
     optional("OFF_CRED_UID", "cred", &["uid"]),

@@ -1,0 +1,144 @@
+//! Cgroups and processes too short-lived for polling.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use memtrace_tests::agent::{Agent, about, number, of_type};
+use memtrace_tests::cgroup::Cgroup;
+use memtrace_tests::machine::{self, MIB, PAGE};
+use memtrace_tests::workload::Workload;
+
+const CHILDREN: u64 = 200;
+/// Up to 6.1 each thread keeps up to 64 pages out of /proc/PID/statm (TASK_RSS_EVENTS_THRESH).
+const UNCOUNTED: u64 = 64 * PAGE;
+
+#[test]
+fn a_cgroup_that_lives_between_two_readings_is_reported_with_its_process() -> Result<()> {
+    let agent = Agent::start(&["--interval", "3s"])?;
+    let longest = machine::patience(Duration::from_millis(50));
+    for _ in 0..10 {
+        // Begins right behind a reading.
+        agent.wait_after(
+            agent.mark(),
+            "an interval",
+            Duration::from_secs(20),
+            of_type("self"),
+        )?;
+        let mark = agent.mark();
+        let born = Instant::now();
+        let cgroup = Cgroup::new("brief")?;
+        let (path, id) = (cgroup.path(), cgroup.id()?);
+        Workload::start(&cgroup, &["nothing"])?.success()?;
+        cgroup.remove()?;
+        if born.elapsed() > longest {
+            // The machine was busy; what follows would prove nothing.
+            continue;
+        }
+        let line = agent.wait_after(
+            mark,
+            "a line of the brief cgroup",
+            Duration::from_secs(20),
+            |line| about("cgroup", id)(line) && line["exits"].as_u64() >= Some(1),
+        )?;
+        assert_eq!(line["cgroup"], path, "{line}");
+        assert_eq!(line["removed"], true, "{line}");
+        assert_eq!(line["execs"], 1, "{line}");
+        assert_eq!(line["exits"], 1, "{line}");
+        ensure!(number(&line, "exited_minor_faults")? > 0, "{line}");
+        ensure!(number(&line, "exited_peak_rss_bytes")? > 0, "{line}");
+        return agent.stop().map(drop);
+    }
+    bail!("no cgroup lived less than {longest:?} in ten attempts");
+}
+
+#[test]
+fn short_lived_processes_are_counted_with_their_faults() -> Result<()> {
+    let agent = Agent::start(&[])?;
+    let cgroup = Cgroup::new("children")?;
+    let id = cgroup.id()?;
+    let count = CHILDREN.to_string();
+    let arguments = ["children", "--count", &count, "--pages", "100"];
+    let mut workload = Workload::start(&cgroup, &arguments)?;
+    workload.report()?;
+    let end = workload.success()?;
+    // The children and their parent.
+    let line = agent.wait_for("all the exits", Duration::from_secs(15), |line| {
+        about("cgroup", id)(line) && line["exits"].as_u64() >= Some(CHILDREN + 1)
+    })?;
+    assert_eq!(line["exits"], CHILDREN + 1, "{line}");
+    assert_eq!(line["execs"], 1, "{line}");
+    let faults = number(&line, "exited_minor_faults")? + number(&line, "exited_major_faults")?;
+    ensure!(
+        faults.abs_diff(end.faults()) * 100 <= end.faults(),
+        "wait4 counted {}: {line}",
+        end.faults()
+    );
+    agent.stop().map(drop)
+}
+
+#[test]
+fn the_end_of_a_big_process_is_reported_with_the_peak_that_wait4_gives() -> Result<()> {
+    let agent = Agent::start(&[])?;
+    let cgroup = Cgroup::new("big")?;
+    let bytes = (48 * MIB).to_string();
+    let mut workload = Workload::start(&cgroup, &["touch", "--bytes", &bytes])?;
+    workload.report()?;
+    let pid = workload.pid();
+    let end = workload.success()?;
+    let line = agent.wait_for("the process_exit line", Duration::from_secs(15), |line| {
+        of_type("process_exit")(line) && line["pid"] == pid
+    })?;
+    assert_eq!(line["peak_rss_bytes"], end.peak_rss_bytes, "{line}");
+    assert_eq!(line["cgroup"], cgroup.path(), "{line}");
+    assert_eq!(line["cgroup_id"], cgroup.id()?, "{line}");
+    let faults = number(&line, "minor_faults")? + number(&line, "major_faults")?;
+    ensure!(
+        faults.abs_diff(end.faults()) * 100 <= end.faults(),
+        "wait4 counted {}: {line}",
+        end.faults()
+    );
+    agent.stop().map(drop)
+}
+
+#[test]
+fn a_process_whose_leader_ended_first_keeps_its_name_and_its_numbers() -> Result<()> {
+    let agent = Agent::start(&[])?;
+    let cgroup = Cgroup::new("leader")?;
+    let bytes = (32 * MIB).to_string();
+    let arguments = ["--comm", "mt-leader", "leader-first", "--bytes", &bytes];
+    let workload = Workload::start(&cgroup, &arguments)?;
+    let pid = workload.pid();
+    let end = workload.success()?;
+    let line = agent.wait_for("the process_exit line", Duration::from_secs(15), |line| {
+        of_type("process_exit")(line) && line["cgroup"] == cgroup.path()
+    })?;
+    assert_eq!(line["pid"], pid, "{line}");
+    assert_eq!(line["comm"], "mt-leader", "{line}");
+    assert_eq!(line["peak_rss_bytes"], end.peak_rss_bytes, "{line}");
+    let id = cgroup.id()?;
+    let line = agent.wait_for("the exit", Duration::from_secs(15), |line| {
+        about("cgroup", id)(line) && line["exits"].as_u64() >= Some(1)
+    })?;
+    // Two threads, one process.
+    assert_eq!(line["exits"], 1, "{line}");
+    agent.stop().map(drop)
+}
+
+#[test]
+fn a_growing_process_is_named_with_its_size() -> Result<()> {
+    let agent = Agent::start(&[])?;
+    let cgroup = Cgroup::new("grower")?;
+    let id = cgroup.id()?;
+    let bytes = (64 * MIB).to_string();
+    let arguments = ["--comm", "mt-grower", "touch", "--bytes", &bytes];
+    let mut workload = Workload::start(&cgroup, &arguments)?;
+    workload.report()?;
+    let line = agent.wait_for("the process line", Duration::from_secs(15), |line| {
+        about("process", id)(line) && line["rss_anon_bytes"].as_u64() >= Some(64 * MIB - UNCOUNTED)
+    })?;
+    assert_eq!(line["pid"], workload.pid(), "{line}");
+    assert_eq!(line["comm"], "mt-grower", "{line}");
+    ensure!(number(&line, "rss_anon_bytes")? < 72 * MIB, "{line}");
+    workload.success()?;
+    agent.stop().map(drop)
+}

@@ -1,0 +1,89 @@
+//! Telemetry backends that a test starts and asks: processes, free ports, HTTP, PromQL.
+
+use std::env;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::machine;
+
+/// The program that `variable` names, or else `name` in `PATH`; `None` with a message otherwise.
+pub fn program(variable: &str, name: &str) -> Option<PathBuf> {
+    let found = env::var_os(variable)
+        .map(PathBuf::from)
+        .or_else(|| machine::in_path(name));
+    if found.is_none() {
+        machine::skip(&format!("no {name} in PATH or {variable}"));
+    }
+    found
+}
+
+/// Free a moment ago; the backends cannot say which one they took.
+pub fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
+}
+
+/// A backend, killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    /// Starts it and waits until it listens.
+    pub fn start(command: &mut Command, port: u16) -> Result<Self> {
+        let child = command
+            .stdin(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot start {command:?}"))?;
+        let server = Self { child, port };
+        machine::poll(
+            &format!("{command:?} to listen"),
+            Duration::from_secs(30),
+            || Ok(TcpStream::connect(("127.0.0.1", port)).ok()),
+        )?;
+        Ok(server)
+    }
+
+    /// The series that a PromQL expression gives right now.
+    pub fn query(&self, expression: &str) -> Result<Vec<Value>> {
+        let (_, body) = self.request("GET", &format!("/api/v1/query?query={expression}"))?;
+        let answer: Value =
+            serde_json::from_str(&body).with_context(|| format!("no JSON: {body}"))?;
+        let series = answer["data"]["result"].as_array();
+        series
+            .cloned()
+            .with_context(|| format!("no result: {answer}"))
+    }
+
+    /// Sends a request without a body; gives status and body of the answer.
+    pub fn request(&self, method: &str, path: &str) -> Result<(u16, String)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        // HTTP/1.0: the body comes in one piece and ends with the connection.
+        write!(
+            stream,
+            "{method} {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let status = answer
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok());
+        let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
+        Ok((status.context("no status")?, body.to_owned()))
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
