@@ -1,6 +1,7 @@
 //! Metrics in real backends: Prometheus and VictoriaMetrics over HTTP, rotel over gRPC.
 //!
-//! `MEMTRACE_PROMETHEUS`, `MEMTRACE_VICTORIAMETRICS` and `MEMTRACE_ROTEL` name the programs.
+//! `MEMTRACE_PROMETHEUS`, `MEMTRACE_VICTORIAMETRICS` and `MEMTRACE_ROTEL` name the programs;
+//! `cargo xtask test` fetches the last two.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -21,7 +22,7 @@ const BESIDE: u64 = 8 * MIB;
 
 #[test]
 fn prometheus_gives_back_the_usage_of_a_cgroup() -> Result<()> {
-    let Some(program) = backend::program("MEMTRACE_PROMETHEUS", "prometheus") else {
+    let Some(program) = backend::program("MEMTRACE_PROMETHEUS", "prometheus")? else {
         return Ok(());
     };
     let directory = tempfile::tempdir()?;
@@ -55,7 +56,7 @@ fn prometheus_gives_back_the_usage_of_a_cgroup() -> Result<()> {
 
 #[test]
 fn victoriametrics_gives_back_the_usage_of_a_cgroup() -> Result<()> {
-    let Some(program) = backend::program("MEMTRACE_VICTORIAMETRICS", "victoria-metrics") else {
+    let Some(program) = backend::program("MEMTRACE_VICTORIAMETRICS", "victoria-metrics")? else {
         return Ok(());
     };
     let directory = tempfile::tempdir()?;
@@ -74,7 +75,7 @@ fn victoriametrics_gives_back_the_usage_of_a_cgroup() -> Result<()> {
 
 #[test]
 fn a_collector_takes_the_usage_of_a_cgroup_over_grpc() -> Result<()> {
-    let Some(program) = backend::program("MEMTRACE_ROTEL", "rotel-agent") else {
+    let Some(program) = backend::program("MEMTRACE_ROTEL", "rotel-agent")? else {
         return Ok(());
     };
     let directory = tempfile::tempdir()?;

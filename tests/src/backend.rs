@@ -13,14 +13,19 @@ use serde_json::Value;
 use crate::machine;
 
 /// The program that `variable` names, or else `name` in `PATH`; `None` with a message otherwise.
-pub fn program(variable: &str, name: &str) -> Option<PathBuf> {
-    let found = env::var_os(variable)
-        .map(PathBuf::from)
-        .or_else(|| machine::in_path(name));
+pub fn program(variable: &str, name: &str) -> Result<Option<PathBuf>> {
+    if let Some(path) = env::var_os(variable).map(PathBuf::from) {
+        // Who names one wants the test; it must not be skipped.
+        let program = path.canonicalize();
+        return program
+            .with_context(|| format!("{variable}={}", path.display()))
+            .map(Some);
+    }
+    let found = machine::in_path(name);
     if found.is_none() {
         machine::skip(&format!("no {name} in PATH or {variable}"));
     }
-    found
+    Ok(found)
 }
 
 /// Free a moment ago; the backends cannot say which one they took.

@@ -16,9 +16,11 @@ pub enum Purpose {
     Vm,
     /// Tools that tests compare memtrace with.
     Oracle,
+    /// Fetching and starting the telemetry backends that tests send to.
+    Backend,
 }
 
-use Purpose::{Bpf, Oracle, Vm};
+use Purpose::{Backend, Bpf, Oracle, Vm};
 
 /// Every Debian package that a developer command uses.
 pub const PACKAGES: &[(&str, Purpose)] = &[
@@ -39,6 +41,8 @@ pub const PACKAGES: &[(&str, Purpose)] = &[
     ("strace", Oracle),
     ("linux-perf", Oracle),
     ("bpftrace", Oracle),
+    ("python3-pip", Backend),
+    ("libpython3.11", Backend),
 ];
 
 /// Installs what is missing for the given purposes when root; otherwise fails with the line to run.

@@ -2,7 +2,10 @@
 //! Adding a command takes a module with an `Args` struct and a `run` function, a variant of
 //! [`Command`] and an arm in [`dispatch`]. No command logic belongs here.
 
+mod apt;
 mod artifacts;
+mod backends;
+mod bench;
 mod deps;
 mod ebpf;
 mod process;
@@ -39,6 +42,11 @@ enum Command {
     Test(test::Args),
     /// Build memtrace and start it on this host
     Run(run::Args),
+    /// Measure what tracing costs, and write docs/benchmarks.md
+    Bench(bench::Args),
+    /// A load that `bench` measures
+    #[command(hide = true)]
+    BenchLoad(bench::load::Args),
 }
 
 fn main() -> ExitCode {
@@ -57,11 +65,14 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(command: Command) -> Result<()> {
-    let workspace = Workspace::locate()?;
+    // Where a load runs there may be no checkout, and asking cargo would disturb what is measured.
+    let workspace = Workspace::locate;
     match command {
-        Command::Ebpf(args) => ebpf::run(&workspace, &args),
-        Command::Vm(args) => vm::run(&workspace, &args),
-        Command::Test(args) => test::run(&workspace, &args),
-        Command::Run(args) => run::run(&workspace, &args),
+        Command::Ebpf(args) => ebpf::run(&workspace()?, &args),
+        Command::Vm(args) => vm::run(&workspace()?, &args),
+        Command::Test(args) => test::run(&workspace()?, &args),
+        Command::Run(args) => run::run(&workspace()?, &args),
+        Command::Bench(args) => bench::run(&workspace()?, &args),
+        Command::BenchLoad(args) => bench::load::run(&args),
     }
 }

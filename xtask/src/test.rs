@@ -9,7 +9,7 @@ use anyhow::{Context, Error, Result};
 use crate::deps::{self, Purpose};
 use crate::process::{self, progress};
 use crate::workspace::Workspace;
-use crate::{artifacts, ebpf, vm};
+use crate::{artifacts, backends, ebpf, vm};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, Clone, clap::Args)]
@@ -75,7 +75,7 @@ fn run_steps(
 }
 
 fn packages(_: &Workspace) -> Result<()> {
-    deps::ensure(&[Purpose::Bpf, Purpose::Vm, Purpose::Oracle])
+    deps::ensure(&[Purpose::Bpf, Purpose::Vm, Purpose::Oracle, Purpose::Backend])
 }
 
 fn format(workspace: &Workspace) -> Result<()> {
@@ -108,10 +108,11 @@ fn bpf_object(workspace: &Workspace) -> Result<()> {
 
 fn host_tests(workspace: &Workspace) -> Result<()> {
     let built = artifacts::end_to_end(workspace)?;
-    let variables = [
-        ("MEMTRACE_BIN", &built.memtrace),
-        ("MEMTRACE_WORKLOAD", &built.workload),
+    let mut variables = vec![
+        ("MEMTRACE_BIN", built.memtrace),
+        ("MEMTRACE_WORKLOAD", built.workload),
     ];
+    variables.extend(backends::variables(workspace)?);
     let names: Vec<&str> = variables.iter().map(|(name, _)| *name).collect();
     // Not through `cargo test`: as root it would leave root's files in the target directory.
     let mut command: Command = process::as_root(built.tests.as_os_str(), &names)?;

@@ -4,7 +4,6 @@
 mod boot;
 mod image;
 mod kernel;
-mod mirror;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

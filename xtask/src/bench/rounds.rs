@@ -39,7 +39,11 @@ pub fn compare(baseline: &[f64], samples: &[f64]) -> Figure {
     let ratios: Vec<f64> = pairs().map(|(base, sample)| sample / base).collect();
     Figure {
         median: median(samples),
-        added: median(&pairs().map(|(base, sample)| sample - base).collect::<Vec<_>>()),
+        added: median(
+            &pairs()
+                .map(|(base, sample)| sample - base)
+                .collect::<Vec<_>>(),
+        ),
         ratio: median(&ratios),
         lowest_ratio: ratios.iter().copied().fold(f64::INFINITY, f64::min),
         highest_ratio: ratios.iter().copied().fold(0.0, f64::max),

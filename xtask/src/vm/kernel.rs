@@ -1,20 +1,18 @@
 //! Which kernels can be booted, and their download from Debian into target/vm.
-//! Must not touch the host's own package lists.
+//! Must not boot them.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::str::FromStr;
 
 use anyhow::{Context, Error, Result};
 
-use super::mirror;
-use crate::process::{self, progress};
+use crate::apt::Suite;
+use crate::process::progress;
 use crate::workspace::Workspace;
 
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Kernel version, and the Debian suite that has it.
 const KNOWN: &[(&str, &str)] = &[
@@ -110,14 +108,9 @@ impl Kernel {
     }
 
     fn download(&self, directory: &Path) -> Result<()> {
-        let mirror = mirror::debian()?;
-        progress(format!(
-            "[{self}] downloading Debian {}'s kernel from {mirror}",
-            self.suite
-        ));
-        let apt = Apt::new(&directory.join("apt"), &mirror, self.suite)?;
-        process::quiet(apt.command("apt-get").args(["-q", "update"]))?;
-        let depends = process::stdout(apt.command("apt-cache").args(["depends", META_PACKAGE]))?;
+        progress(format!("[{self}] downloading the kernel"));
+        let suite = Suite::open(self.suite, &directory.join("apt"))?;
+        let depends = suite.depends(META_PACKAGE)?;
         let package = image_package(&depends).with_context(|| {
             format!(
                 "{META_PACKAGE} of {} depends on no kernel image",
@@ -125,18 +118,8 @@ impl Kernel {
             )
         })?;
         let release = package.trim_start_matches("linux-image-");
-        let depends = process::stdout(apt.command("apt-cache").args(["depends", package]))?;
-        let packages = std::iter::once(package).chain(parts(&depends, release));
-        process::quiet(
-            apt.command("apt-get")
-                .args(["-q", "download"])
-                .args(packages),
-        )?;
-
-        let tree = apt.directory.join("tree");
-        for deb in matching(&apt.directory, "linux-")? {
-            process::quiet(Command::new("dpkg").arg("-x").arg(deb).arg(&tree))?;
-        }
+        let depends = suite.depends(package)?;
+        let tree = suite.unpack(std::iter::once(package).chain(parts(&depends, release)))?;
         for name in ["vmlinuz", "config"] {
             let places = [
                 tree.join(format!("boot/{name}-{release}")),
@@ -149,51 +132,9 @@ impl Kernel {
             fs::copy(file, directory.join(name))
                 .with_context(|| format!("cannot copy {}", file.display()))?;
         }
-        fs::remove_dir_all(&apt.directory)
-            .with_context(|| format!("cannot delete {}", apt.directory.display()))?;
+        suite.close()?;
         // Last, because its presence says that the rest is complete.
         fs::write(directory.join("release"), release).context("cannot write the kernel's release")
-    }
-}
-
-/// Package tools that see one suite and leave the host's lists alone.
-struct Apt {
-    directory: PathBuf,
-    options: Vec<String>,
-}
-
-impl Apt {
-    fn new(directory: &Path, mirror: &str, suite: &str) -> Result<Self> {
-        for child in ["lists/partial", "cache/archives/partial"] {
-            let path = directory.join(child);
-            fs::create_dir_all(&path)
-                .with_context(|| format!("cannot create {}", path.display()))?;
-        }
-        let sources = directory.join("sources.list");
-        let line = format!("deb [arch=amd64 signed-by={KEYRING}] {mirror} {suite} main\n");
-        fs::write(&sources, line).with_context(|| format!("cannot write {}", sources.display()))?;
-        let options = [
-            format!("Dir::Etc::sourcelist={}", sources.display()),
-            "Dir::Etc::sourceparts=-".to_owned(),
-            format!("Dir::State::lists={}", directory.join("lists").display()),
-            format!("Dir::Cache={}", directory.join("cache").display()),
-            "Acquire::Languages=none".to_owned(),
-            // The user that apt drops to may not be able to enter the checkout.
-            "APT::Sandbox::User=root".to_owned(),
-        ];
-        Ok(Self {
-            directory: directory.to_owned(),
-            options: options.into(),
-        })
-    }
-
-    fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
-        command.current_dir(&self.directory).env("LC_ALL", "C");
-        for option in &self.options {
-            command.args(["-o", option]);
-        }
-        command
     }
 }
 
@@ -219,19 +160,6 @@ fn parts<'a>(depends: &'a str, release: &str) -> impl Iterator<Item = &'a str> {
         .lines()
         .filter_map(|line| line.trim().strip_prefix("Depends: "))
         .filter(move |package| wanted.iter().any(|wanted| wanted == package))
-}
-
-fn matching(directory: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
-    let mut found: Vec<PathBuf> = fs::read_dir(directory)
-        .with_context(|| format!("cannot list {}", directory.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with(prefix))
-        })
-        .collect();
-    found.sort();
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -1,0 +1,136 @@
+//! `cargo xtask bench`: what tracing costs the host, and what the agent costs itself.
+//! Must not change memtrace or tune the host for a better figure.
+
+mod agent_cost;
+mod aims;
+mod cgroups;
+mod interrupt;
+pub mod load;
+mod machine;
+mod paths;
+mod programs;
+mod report;
+mod rounds;
+mod tracer;
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use crate::workspace::Workspace;
+use crate::{artifacts, process};
+use machine::Machine;
+use programs::Scratch;
+use report::Results;
+use tracer::Tools;
+
+/// Arguments of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Fewer rounds and shorter windows: a look, not a result
+    #[arg(long)]
+    quick: bool,
+    /// Measure only these
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "NAME,...")]
+    only: Vec<Part>,
+    /// Where to write the report [default: docs/benchmarks.md for a full run, else stdout only]
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Measure this memtrace instead of building one
+    #[arg(long, value_name = "FILE")]
+    memtrace: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Page fault, getppid, mmap and munmap
+    Paths,
+    /// A C compiler on generated files
+    Build,
+    /// SQLite in memory
+    Database,
+    /// CPU and memory of memtrace with up to 5,000 cgroups
+    Agent,
+}
+
+struct Effort {
+    path_rounds: usize,
+    path_batches: usize,
+    program_rounds: usize,
+    agent_window: Duration,
+}
+
+const FULL: Effort = Effort {
+    path_rounds: 9,
+    path_batches: 9,
+    program_rounds: 7,
+    agent_window: Duration::from_secs(60),
+};
+
+const QUICK: Effort = Effort {
+    path_rounds: 5,
+    path_batches: 5,
+    program_rounds: 5,
+    agent_window: Duration::from_secs(20),
+};
+
+/// Measures and reports; minutes long.
+pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
+    if !process::is_root() {
+        bail!("`cargo xtask bench` attaches tracers and makes cgroups: run it as root");
+    }
+    let memtrace = match &args.memtrace {
+        Some(file) => file.clone(),
+        None => artifacts::memtrace(workspace)?,
+    };
+    let tools = Tools {
+        memtrace,
+        bpftrace: process::find_program("bpftrace"),
+        xtask: std::env::current_exe().context("cannot find this program's file")?,
+    };
+    if tools.bpftrace.is_none() {
+        process::progress("there is no bpftrace to compare with");
+    }
+    interrupt::install();
+    let report = measure(workspace, args, &tools)?;
+    println!("{report}");
+    let full = !args.quick && args.only.is_empty();
+    let default = full.then(|| workspace.root().join("docs/benchmarks.md"));
+    if let Some(out) = args.out.clone().or(default) {
+        fs::write(&out, report).with_context(|| format!("cannot write {}", out.display()))?;
+        process::progress(format!("wrote {}", out.display()));
+    }
+    Ok(())
+}
+
+fn measure(workspace: &Workspace, args: &Args, tools: &Tools) -> Result<String> {
+    let asked = |part: Part| args.only.is_empty() || args.only.contains(&part);
+    let effort = if args.quick { QUICK } else { FULL };
+    let mut machine = Machine::read()?;
+    let mut results = Results {
+        path_rounds: effort.path_rounds,
+        program_rounds: effort.program_rounds,
+        ..Results::default()
+    };
+    if asked(Part::Paths) {
+        let paths = paths::measure(tools, effort.path_rounds, effort.path_batches)?;
+        results.paths = Some(paths);
+    }
+    if asked(Part::Build) {
+        let scratch = Scratch::new(workspace.target())?;
+        let build = programs::build(tools, effort.program_rounds, scratch.path())?;
+        results.programs.extend(build);
+    }
+    if asked(Part::Database) {
+        let database = programs::database(tools, effort.program_rounds)?;
+        results.programs.extend(database);
+    }
+    if asked(Part::Agent) {
+        results.agent = agent_cost::measure(tools, effort.agent_window)?;
+    }
+    machine.finished();
+    Ok(report::markdown(&machine, &results))
+}
