@@ -3,11 +3,15 @@
 //! Wires the rooms together and owns the order of things: an OOM record is
 //! handled before anything else that is ready. Must not compute or format.
 
+mod active_processes;
 pub mod clock;
+mod config;
 mod otlp;
 mod output;
 pub mod own;
 pub mod readings;
 mod run;
+mod signals;
 
-pub use run::{Config, Output, RunError, run};
+pub use config::{Config, Output, RunError};
+pub use run::run;

@@ -17,7 +17,7 @@ use crate::{
     probes::lifecycle::LifecycleEvent,
 };
 
-use super::run::Output;
+use super::config::Output;
 
 /// The chosen output and which cgroups it tells.
 pub struct Outputs {

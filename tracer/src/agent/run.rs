@@ -3,77 +3,38 @@
 use std::{
     collections::HashSet,
     io,
-    path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
 
-use globset::GlobMatcher;
-use thiserror::Error;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval_at},
-};
+use tokio::time::{MissedTickBehavior, interval_at};
 
 use crate::{
-    export::otlp::OtlpConfig,
-    host::{HostError, escape, hierarchy::CgroupHierarchy, process::ProcRoot},
-    loader::{LoadError, Loader, Options, catalog::Family, counts::Counts, ring::Ring},
+    host::{hierarchy::CgroupHierarchy, process::ProcRoot},
+    loader::{Loader, catalog::Family, counts::Counts, ring::Ring},
     model::{
         cgroups::{Cgroups, Counted, Serving},
         processes::Processes,
-        snapshot::{HostReading, OomKill, ProcessSnapshot, SelfReading, Snapshot},
+        snapshot::{HostReading, OomKill, SelfReading, Snapshot},
     },
     probes::{heap, lifecycle, lifecycle::LifecycleEvent, oom, reclaim},
 };
 
-use super::{clock, otlp::OtlpExport, output::Outputs, own, readings::Readings};
+use super::{
+    active_processes, clock,
+    config::{Config, Output, RunError},
+    otlp::OtlpExport,
+    output::Outputs,
+    own,
+    readings::Readings,
+    signals::Signals,
+};
 
 /// Removed cgroups are kept this long.
 const GRACE: Duration = Duration::from_secs(60);
 /// All cgroups are looked for this often, in case an event was lost.
 const REDISCOVER: Duration = Duration::from_secs(60);
-/// Active processes looked at per interval.
-const MOST_PROCESSES: usize = 64;
 /// Growing processes told per cgroup.
 const PROCESSES_PER_CGROUP: usize = 3;
-
-/// Where the interval's numbers go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Output {
-    Table,
-    Json,
-    None,
-}
-
-/// What to trace and where to tell it.
-#[derive(Debug)]
-pub struct Config {
-    pub output: Output,
-    pub interval: Duration,
-    pub duration: Option<Duration>,
-    /// Only cgroups whose path matches are told.
-    pub cgroup: Option<GlobMatcher>,
-    pub cgroup_root: Option<PathBuf>,
-    pub kernel: Options,
-    pub otlp: Option<OtlpConfig>,
-}
-
-/// memtrace cannot run.
-#[derive(Debug, Error)]
-pub enum RunError {
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error(transparent)]
-    Host(#[from] HostError),
-    #[error("the OTLP export cannot start: {0}")]
-    Otlp(String),
-    #[error("cannot write the output: {0}")]
-    Output(io::Error),
-    #[error("signals cannot be handled: {0}")]
-    Signals(io::Error),
-    #[error("a ring buffer cannot be read: {0}")]
-    Ring(io::Error),
-}
 
 /// Traces until told to stop. Needs a tokio runtime with I/O and time.
 pub async fn run(config: Config) -> Result<(), RunError> {
@@ -87,30 +48,6 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     };
     agent.stop();
     result
-}
-
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    async fn any(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
-    }
 }
 
 struct Agent {
@@ -328,7 +265,14 @@ impl Agent {
             self.rediscover();
         }
         self.readings.read(&mut self.cgroups, &active, now);
-        self.look_at_processes(now);
+        active_processes::look(
+            &mut self.processes,
+            &mut self.counts,
+            &self.proc,
+            self.serving.heap,
+            now,
+            &mut self.buffer,
+        );
         self.cgroups.close_interval(now);
         for id in self.cgroups.evict(now) {
             self.counts.forget_cgroup(id);
@@ -421,41 +365,6 @@ impl Agent {
             }
         }
         active
-    }
-
-    /// Looks at the processes that were active, in `/proc`.
-    fn look_at_processes(&mut self, now: Duration) {
-        let activity = self.processes.count(self.counts.processes());
-        for key in activity.active.iter().take(MOST_PROCESSES) {
-            let Ok(reading) = self.proc.process(key.tgid, &mut self.buffer) else {
-                continue;
-            };
-            let heap = self
-                .processes
-                .counts(key)
-                .filter(|_| self.serving.heap)
-                .map(heap::totals);
-            self.processes.looked_at(
-                key,
-                now,
-                ProcessSnapshot {
-                    tgid: key.tgid,
-                    comm: reading.comm.map(|comm| escape::display(&comm, 64)),
-                    cgroup_id: key.cgroup_id,
-                    rss_anon_bytes: reading.rss_anon_bytes,
-                    rss_bytes: reading.rss_bytes,
-                    growth_bytes_per_second: None,
-                    minor_faults: reading.minor_faults,
-                    major_faults: reading.major_faults,
-                    heap,
-                },
-            );
-        }
-        for key in activity.idle {
-            if !self.proc.path(&key.tgid.to_string()).exists() {
-                self.counts.forget_process(&key);
-            }
-        }
     }
 
     fn own(&mut self) -> SelfReading {

@@ -1,7 +1,6 @@
 //! Loads the embedded object with this kernel's offsets and attaches what the plan says.
 
 use std::{
-    borrow::Cow,
     fs, io,
     os::fd::{AsFd as _, AsRawFd as _},
 };
@@ -26,6 +25,7 @@ use super::{
     catalog::{self, Alternative, Family, Hook},
     counts::Counts,
     plan::{self, Helpers, Planned},
+    refusal,
     ring::Ring,
 };
 
@@ -291,10 +291,7 @@ fn attach_first(ebpf: &mut Ebpf, planned: Planned, btf: &Btf, options: &Options)
                 break;
             }
             Err(error) => {
-                let mut reason = reason(&error);
-                if on_function(&alternative.hook) && refused_by_policy(&error) {
-                    reason += " (this kernel lets no BPF program attach to its functions)";
-                }
+                let reason = refusal::reason(&error, &alternative.hook);
                 verdict.rejected.push((hook, reason));
             }
         }
@@ -374,47 +371,4 @@ fn attach_kprobe(program: &mut Program, function: &str) -> Result<(), ProgramErr
     program.load()?;
     program.attach(function, 0)?;
     Ok(())
-}
-
-fn on_function(hook: &Hook) -> bool {
-    matches!(hook, Hook::FEntry(_) | Hook::SyscallFExit(_))
-}
-
-/// Refused without a word of the verifier: not the program's fault.
-fn refused_by_policy(error: &ProgramError) -> bool {
-    matches!(
-        error,
-        ProgramError::LoadError { io_error, verifier_log }
-            if io_error.kind() == io::ErrorKind::PermissionDenied && verifier_log.to_string().is_empty()
-    )
-}
-
-/// The error with its causes; of a verifier log only the end, which names the fault.
-fn reason(error: &ProgramError) -> String {
-    if let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = error
-    {
-        let log = verifier_log.to_string();
-        let mut lines: Vec<&str> = log.lines().rev().take(4).collect();
-        if lines.is_empty() {
-            return format!("the kernel refused the program: {io_error}");
-        }
-        lines.reverse();
-        return format!(
-            "the kernel refused the program: {io_error}: {}",
-            lines.join(" / ")
-        );
-    }
-    let mut text = Cow::from(error.to_string());
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let message = error.to_string();
-        if !text.contains(&message) {
-            text = format!("{text}: {message}").into();
-        }
-        cause = error.source();
-    }
-    text.into_owned()
 }

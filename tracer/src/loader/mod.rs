@@ -7,6 +7,7 @@ pub mod attach;
 pub mod catalog;
 pub mod counts;
 pub mod plan;
+mod refusal;
 pub mod ring;
 
 pub use attach::{LoadError, Loader, Options, Verdict};
