@@ -233,7 +233,9 @@ impl Findings {
         let _ = writeln!(
             text,
             "tracefs       {}",
-            self.tracefs.as_deref().unwrap_or("not mounted")
+            self.tracefs
+                .as_deref()
+                .unwrap_or("not mounted or not readable")
         );
         let _ = writeln!(
             text,

@@ -34,6 +34,7 @@ pub fn look(
         processes.looked_at(
             key,
             now,
+            reading.start_ticks,
             ProcessSnapshot {
                 tgid: key.tgid,
                 comm: reading.comm.map(|comm| escape::display(&comm, COMM_CHARS)),

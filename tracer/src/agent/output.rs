@@ -1,14 +1,14 @@
 //! Standard output: one of table, JSON lines or nothing, filtered by cgroup.
 
 use std::{
-    io::{self, BufWriter, IsTerminal as _, Stdout, stdout},
-    time::SystemTime,
+    io::{self, IsTerminal as _, stdout},
+    time::{Duration, SystemTime},
 };
 
 use globset::GlobMatcher;
 
 use crate::{
-    export::console::{json::Json, size, table::Table, timestamp},
+    export::console::{json::Json, size, table::Table, timestamp, writer::QueuedWriter},
     loader::Verdict,
     model::{
         cgroups::Cgroup,
@@ -26,23 +26,43 @@ pub struct Outputs {
 }
 
 enum Sink {
-    Table(Table<BufWriter<Stdout>>),
-    Json(Json<BufWriter<Stdout>>),
+    Table(Table<QueuedWriter>),
+    Json(Json<QueuedWriter>),
     None,
 }
 
 impl Outputs {
-    pub fn new(output: Output, only: Option<GlobMatcher>) -> Self {
-        let out = || BufWriter::with_capacity(64 * 1024, stdout());
+    pub fn new(output: Output, only: Option<GlobMatcher>) -> io::Result<Self> {
+        let out = || QueuedWriter::new(stdout());
         let sink = match output {
             Output::Table => {
                 let colour = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-                Sink::Table(Table::new(out(), colour))
+                Sink::Table(Table::new(out()?, colour))
             }
-            Output::Json => Sink::Json(Json::new(out())),
+            Output::Json => Sink::Json(Json::new(out()?)),
             Output::None => Sink::None,
         };
-        Self { sink, only }
+        Ok(Self { sink, only })
+    }
+
+    fn writer(&mut self) -> Option<&mut QueuedWriter> {
+        match &mut self.sink {
+            Sink::Table(table) => Some(table.out()),
+            Sink::Json(json) => Some(json.out()),
+            Sink::None => None,
+        }
+    }
+
+    /// Chunks of lines that a slow reader cost.
+    pub fn dropped(&mut self) -> u64 {
+        self.writer().map_or(0, |writer| writer.dropped())
+    }
+
+    /// Waits for the reader to take the rest, for a bounded time.
+    pub fn finish(&mut self, deadline: Duration) {
+        if let Some(writer) = self.writer() {
+            writer.finish(deadline);
+        }
     }
 
     /// Whether a cgroup is among those to tell.
@@ -91,6 +111,9 @@ impl Outputs {
     }
 
     pub fn oom_kill(&mut self, kill: &OomKill) -> io::Result<()> {
+        if let Some(writer) = self.writer() {
+            writer.urgent();
+        }
         match &mut self.sink {
             Sink::Json(json) => json.oom_kill(kill),
             Sink::Table(table) => table.oom_kill(kill),

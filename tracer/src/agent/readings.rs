@@ -48,8 +48,6 @@ pub struct Readings {
     most: usize,
     /// Cgroup readings that failed for another reason than removal.
     pub failed: u64,
-    /// Cgroups left out by the walk.
-    pub overflow: u64,
 }
 
 impl Readings {
@@ -62,26 +60,27 @@ impl Readings {
             interval: 0,
             most,
             failed: 0,
-            overflow: 0,
         }
     }
 
-    /// Finds all cgroups; those that are gone are marked removed.
+    /// Finds all cgroups; those that are gone are marked removed. Gives how many were left out.
     pub fn rediscover(
         &mut self,
         cgroups: &mut Cgroups,
         since: SystemTime,
         now: std::time::Duration,
-    ) {
+    ) -> u64 {
         let Ok(found) = walk(&self.hierarchy, self.most) else {
             self.failed += 1;
-            return;
+            return 0;
         };
-        self.overflow = found.overflow;
+        let mut left_out = found.overflow;
         let mut present = HashSet::with_capacity(found.cgroups.len());
         for cgroup in &found.cgroups {
             present.insert(cgroup.id);
-            self.made(cgroups, cgroup.id, &cgroup.path, since);
+            if !self.made(cgroups, cgroup.id, &cgroup.path, since) {
+                left_out += 1;
+            }
         }
         if found.overflow == 0 && found.unreadable == 0 {
             for id in cgroups.live_ids() {
@@ -90,12 +89,17 @@ impl Readings {
                 }
             }
         }
+        left_out
     }
 
     /// A cgroup exists: opens its reader. One that is already gone is still known to the model.
-    pub fn made(&mut self, cgroups: &mut Cgroups, id: u64, path: &Path, since: SystemTime) {
-        if !cgroups.made(id, path, since) || self.watched.contains_key(&id) {
-            return;
+    /// `false` if there is no room for it.
+    pub fn made(&mut self, cgroups: &mut Cgroups, id: u64, path: &Path, since: SystemTime) -> bool {
+        if !cgroups.made(id, path, since) {
+            return false;
+        }
+        if self.watched.contains_key(&id) {
+            return true;
         }
         match CgroupReader::open(&self.hierarchy, path, &self.budget) {
             // Another cgroup of the same name may have taken its place.
@@ -114,6 +118,7 @@ impl Readings {
             Err(error) if error.is_gone() => {}
             Err(_) => self.failed += 1,
         }
+        true
     }
 
     /// A cgroup is gone: closes its reader.

@@ -33,6 +33,10 @@ use super::{
 const GRACE: Duration = Duration::from_secs(60);
 /// All cgroups are looked for this often, in case an event was lost.
 const REDISCOVER: Duration = Duration::from_secs(60);
+/// Counts of unknown cgroups call for a search, at most this often.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
+/// Time that a reader has for the last lines.
+const LAST_LINES: Duration = Duration::from_millis(500);
 /// Growing processes told per cgroup.
 const PROCESSES_PER_CGROUP: usize = 3;
 
@@ -94,7 +98,7 @@ impl Agent {
                 reclaim: loader.serves(Family::Reclaim),
                 lifecycle: loader.serves(Family::Lifecycle),
             },
-            outputs: Outputs::new(config.output, config.cgroup.take()),
+            outputs: Outputs::new(config.output, config.cgroup.take()).map_err(RunError::Output)?,
             readings: Readings::new(hierarchy, most),
             cgroups: Cgroups::new(most, GRACE),
             processes: Processes::default(),
@@ -116,7 +120,7 @@ impl Agent {
         // Loading parsed the kernel's types: give that memory back.
         // SAFETY: takes no pointer and touches only free memory.
         unsafe { libc::malloc_trim(0) };
-        agent.rediscover();
+        agent.cgroups.overflow = agent.rediscover();
         agent.warn_of_missing_probes();
         agent
             .outputs
@@ -172,6 +176,7 @@ impl Agent {
     }
 
     fn stop(mut self) {
+        self.outputs.finish(LAST_LINES);
         if let Some(otlp) = self.otlp.take() {
             let host = self.proc.machine(&mut self.buffer).unwrap_or_default();
             let own = self.own();
@@ -186,7 +191,9 @@ impl Agent {
             None => self.undecoded += 1,
             Some(LifecycleEvent::CgroupMade { id, path, time_ns }) => {
                 let since = clock::wall_clock(time_ns);
-                self.readings.made(&mut self.cgroups, id, &path, since);
+                if !self.readings.made(&mut self.cgroups, id, &path, since) {
+                    self.cgroups.overflow += 1;
+                }
             }
             Some(LifecycleEvent::CgroupRemoved { id }) => {
                 self.readings
@@ -241,10 +248,11 @@ impl Agent {
         Ok(())
     }
 
-    fn rediscover(&mut self) {
-        self.readings
-            .rediscover(&mut self.cgroups, self.started, self.clock.elapsed());
+    /// Looks for all cgroups; gives how many there is no room for.
+    fn rediscover(&mut self) -> u64 {
         self.rediscovered = Instant::now();
+        self.readings
+            .rediscover(&mut self.cgroups, self.started, self.clock.elapsed())
     }
 
     /// Reads everything, closes the interval, tells it.
@@ -355,7 +363,7 @@ impl Agent {
         for (id, counts) in self.counts.reclaim() {
             self.cgroups.reclaimed(id, reclaim::totals(&counts));
         }
-        if !unknown.is_empty() {
+        if !unknown.is_empty() && self.rediscovered.elapsed() >= UNKNOWN_AFTER {
             self.rediscover();
             // Ids that no cgroup has are leftovers of removed ones.
             for id in unknown {
@@ -370,10 +378,8 @@ impl Agent {
     fn own(&mut self) -> SelfReading {
         let mut losses = self.counts.drops();
         losses.push(("cgroup_reading_failed", self.readings.failed));
-        losses.push((
-            "cgroup_not_tracked",
-            self.cgroups.overflow + self.readings.overflow,
-        ));
+        losses.push(("cgroup_not_tracked", self.cgroups.overflow));
+        losses.push(("output_dropped", self.outputs.dropped()));
         losses.push(("record_not_decoded", self.undecoded));
         if let Some(otlp) = &self.otlp {
             losses.extend(otlp.losses());

@@ -6,6 +6,7 @@
 use thiserror::Error;
 
 const MAGIC: u16 = 0xeb9f;
+const HEADER_LEN: u32 = 24;
 const KIND_INT: u32 = 1;
 const KIND_PTR: u32 = 2;
 const KIND_ARRAY: u32 = 3;
@@ -159,6 +160,47 @@ impl<'a> Btf<'a> {
     /// Whether BTF describes a kernel function of this name.
     pub fn has_function(&self, name: &str) -> bool {
         self.find(name, |kind| kind == KIND_FUNC).is_some()
+    }
+
+    /// BTF in which every type has its id but only the named functions and typedefs are told;
+    /// the others are placeholders. A hundredth of the size, and enough to attach by name.
+    pub fn only(&self, names: &[String]) -> Vec<u8> {
+        let wanted: Vec<(u32, &str)> = names
+            .iter()
+            .filter_map(|name| Some((self.string_offset(name)?, name.as_str())))
+            .collect();
+        let mut strings = vec![0];
+        let mut types = Vec::with_capacity(self.types.len() * 12);
+        for id in 1..self.types.len() as u32 {
+            let kept = self.by_id(id).and_then(|ty| {
+                let named = matches!(ty.kind, KIND_FUNC | KIND_TYPEDEF);
+                let (_, name) = wanted.iter().find(|(offset, _)| *offset == ty.name)?;
+                named.then_some((ty, *name))
+            });
+            let words = match kept {
+                Some((ty, name)) => {
+                    let at = strings.len() as u32;
+                    strings.extend_from_slice(name.as_bytes());
+                    strings.push(0);
+                    [at, ty.kind << 24 | ty.vlen as u32, ty.size_or_type]
+                }
+                None => [0, KIND_FWD << 24, 0],
+            };
+            types.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+        }
+        let (types_len, strings_len) = (types.len() as u32, strings.len() as u32);
+        let header = [
+            u32::from(MAGIC) | 1 << 16,
+            HEADER_LEN,
+            0,
+            types_len,
+            types_len,
+            strings_len,
+        ];
+        let mut bytes: Vec<u8> = header.iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.append(&mut types);
+        bytes.append(&mut strings);
+        bytes
     }
 
     /// Parameters of a tracepoint as a BPF program sees them; `None` if it does not exist.
@@ -368,6 +410,27 @@ mod tests {
         assert_eq!(btf.offset_of("t", "a"), None);
         assert!(!btf.has_function("s"));
         assert_eq!(btf.tracepoint_params("s"), None);
+    }
+
+    #[test]
+    fn a_reduced_image_keeps_ids_and_only_the_names_asked_for() {
+        let strings = b"\0f\0t\0g\0";
+        let bytes = image(
+            &[
+                &[0, info(KIND_STRUCT, 0), 0],
+                &[1, info(KIND_FUNC, 0), 1],
+                &[3, info(KIND_TYPEDEF, 0), 1],
+                &[5, info(KIND_FUNC, 0), 1],
+            ],
+            strings,
+        );
+        let reduced = Btf::parse(&bytes)
+            .unwrap()
+            .only(&["f".into(), "t".into(), "x".into()]);
+        let reduced = Btf::parse(&reduced).unwrap();
+        assert_eq!(reduced.find("f", |kind| kind == KIND_FUNC), Some(2));
+        assert_eq!(reduced.find("t", |kind| kind == KIND_TYPEDEF), Some(3));
+        assert!(!reduced.has_function("g"));
     }
 
     #[test]

@@ -37,6 +37,8 @@ pub struct Support {
     pub tracepoints: Vec<(String, Vec<Param>)>,
     /// Functions asked about that BTF describes.
     pub functions: Vec<String>,
+    /// BTF reduced to the tracepoints and functions asked about; ids are the kernel's.
+    pub attach_types: Vec<u8>,
     /// Where tracefs is mounted; `None` if it is not.
     pub tracefs: Option<PathBuf>,
     /// Whether this kernel was built with kprobes.
@@ -67,7 +69,13 @@ impl Support {
         let syscall_tracepoints = tracefs
             .as_deref()
             .is_some_and(|tracefs| tracefs.join("events/syscalls/sys_exit_mmap/id").exists());
+        let attach_names: Vec<String> = tracepoints
+            .iter()
+            .map(|name| format!("btf_trace_{name}"))
+            .chain(functions.iter().cloned())
+            .collect();
         Ok(Self {
+            attach_types: btf.only(&attach_names),
             release: release(root),
             offsets: Offsets::resolve(&btf),
             tracepoints: tracepoints

@@ -7,7 +7,7 @@ use std::{
 
 use aya::sys::is_helper_supported;
 use aya::{
-    Btf, Ebpf, EbpfError, EbpfLoader,
+    Btf, Ebpf, EbpfError, EbpfLoader, Endianness,
     maps::{Map, MapError},
     programs::{
         BtfTracePoint, FEntry, FExit, KProbe, PerfEvent, Program, ProgramError, ProgramType,
@@ -107,7 +107,7 @@ pub struct Loader {
 impl Loader {
     /// Reads the facts, plans, loads and attaches. One probe that fails costs its signal only.
     pub fn load(options: &Options) -> Result<Self, LoadError> {
-        let support = Support::read(
+        let mut support = Support::read(
             std::path::Path::new("/"),
             &catalog::tracepoints(),
             &catalog::functions(),
@@ -125,7 +125,10 @@ impl Loader {
             };
             return Err(LoadError::MissingFields { fields });
         };
-        let btf = Btf::from_sys_fs().map_err(|error| LoadError::Btf(error.to_string()))?;
+        // The loader parses all of the kernel's types once for itself, and drops them here.
+        let attach_types = std::mem::take(&mut support.attach_types);
+        let btf = Btf::parse(&attach_types, Endianness::default())
+            .map_err(|error| LoadError::Btf(error.to_string()))?;
         let helpers = helpers();
         let planned = plan::plan(
             &support,

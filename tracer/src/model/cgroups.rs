@@ -1,7 +1,7 @@
 //! The tree of memory cgroups: what each holds, how fast it changes, when it went.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -68,9 +68,13 @@ pub struct Counted {
 pub struct Cgroups {
     by_id: HashMap<u64, Cgroup>,
     by_path: HashMap<PathBuf, u64>,
-    /// Most that are kept.
+    /// Removed cgroups that are still kept, oldest first.
+    removed: VecDeque<u64>,
+    /// Forgotten since the last eviction because there were too many removed ones.
+    crowded_out: Vec<u64>,
+    /// Most live cgroups, and most removed ones, that are kept.
     most: usize,
-    /// Cgroups that were not kept because there were too many.
+    /// Cgroups whose numbers were not told because there were too many.
     pub overflow: u64,
     grace: Duration,
     pub machine_bytes: Option<u64>,
@@ -83,6 +87,8 @@ impl Cgroups {
         Self {
             by_id: HashMap::new(),
             by_path: HashMap::new(),
+            removed: VecDeque::new(),
+            crowded_out: Vec::new(),
             most,
             overflow: 0,
             grace,
@@ -96,8 +102,7 @@ impl Cgroups {
         if self.by_id.contains_key(&id) {
             return true;
         }
-        if self.by_id.len() >= self.most {
-            self.overflow += 1;
+        if self.by_id.len() - self.removed.len() >= self.most {
             return false;
         }
         let path = if path.is_absolute() {
@@ -138,28 +143,35 @@ impl Cgroups {
                 cgroup.removed_at = Some(now);
                 cgroup.rates = Rates::default();
                 cgroup.changed = true;
+                self.removed.push_back(id);
             }
             if self.by_path.get(&cgroup.path) == Some(&id) {
                 self.by_path.remove(&cgroup.path);
             }
         }
+        if self.removed.len() > self.most
+            && let Some(oldest) = self.removed.pop_front()
+        {
+            let untold = self
+                .by_id
+                .remove(&oldest)
+                .is_some_and(|cgroup| cgroup.changed);
+            self.overflow += u64::from(untold);
+            self.crowded_out.push(oldest);
+        }
     }
 
     /// Forgets what was removed longer ago than the grace period; hands out their ids.
     pub fn evict(&mut self, now: Duration) -> Vec<u64> {
-        let grace = self.grace;
-        let evicted: Vec<u64> = self
-            .by_id
-            .values()
-            .filter(|cgroup| {
-                cgroup
-                    .removed_at
-                    .is_some_and(|at| now.saturating_sub(at) > grace)
-            })
-            .map(|cgroup| cgroup.id)
-            .collect();
-        for id in &evicted {
-            self.by_id.remove(id);
+        let mut evicted = std::mem::take(&mut self.crowded_out);
+        while let Some(&oldest) = self.removed.front() {
+            let since = self.by_id.get(&oldest).and_then(|cgroup| cgroup.removed_at);
+            if since.is_some_and(|at| now.saturating_sub(at) <= self.grace) {
+                break;
+            }
+            self.removed.pop_front();
+            self.by_id.remove(&oldest);
+            evicted.push(oldest);
         }
         evicted
     }
@@ -397,12 +409,20 @@ mod tests {
     }
 
     #[test]
-    fn the_tree_never_outgrows_its_bound() {
+    fn the_tree_never_outgrows_its_bound_and_removed_cgroups_make_room() {
         let mut cgroups = tree();
-        for id in 10..30 {
-            cgroups.made(id, Path::new("/x"), SystemTime::UNIX_EPOCH);
+        let made =
+            |cgroups: &mut Cgroups, id| cgroups.made(id, Path::new("/x"), SystemTime::UNIX_EPOCH);
+        let kept = (10..30).filter(|&id| made(&mut cgroups, id)).count();
+        assert_eq!((kept, cgroups.by_id.len()), (5, 8));
+        for id in 100..200 {
+            cgroups.removed(cgroups.live_ids()[0], Duration::ZERO);
+            assert!(made(&mut cgroups, id));
         }
-        assert_eq!(cgroups.by_id.len(), 8);
-        assert_eq!(cgroups.overflow, 15);
+        assert_eq!(cgroups.live().count(), 8);
+        assert!(cgroups.by_id.len() <= 16);
+        // Nobody was told of the 92 that were crowded out; their BPF counts go too.
+        assert_eq!(cgroups.overflow, 92);
+        assert_eq!(cgroups.evict(Duration::ZERO).len(), 92);
     }
 }

@@ -14,9 +14,18 @@ const IDLE_INTERVALS: u32 = 12;
 struct Process {
     counts: HeapCounts,
     idle: u32,
-    /// Time since start and anonymous bytes of the last look at `/proc`.
-    seen: Option<(Duration, u64)>,
+    /// The last look at `/proc`.
+    seen: Option<Seen>,
     snapshot: Option<ProcessSnapshot>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    /// Since memtrace started.
+    at: Duration,
+    anon_bytes: u64,
+    /// Tells a process from another that got its id.
+    start_ticks: Option<u64>,
 }
 
 /// All processes with counts. As bounded as the BPF map they come from.
@@ -69,16 +78,31 @@ impl Processes {
     }
 
     /// What `/proc` said of an active process; growth is computed against the last look.
-    pub fn looked_at(&mut self, key: &ProcessKey, now: Duration, mut snapshot: ProcessSnapshot) {
+    /// `start_ticks`: field 22 of `/proc/PID/stat`.
+    pub fn looked_at(
+        &mut self,
+        key: &ProcessKey,
+        now: Duration,
+        start_ticks: Option<u64>,
+        mut snapshot: ProcessSnapshot,
+    ) {
         if let Some(process) = self.by_key.get_mut(key) {
-            if let (Some((at, before)), Some(bytes)) = (process.seen, snapshot.rss_anon_bytes) {
-                let seconds = now.saturating_sub(at).as_secs_f64();
+            let same = process
+                .seen
+                .as_ref()
+                .filter(|seen| seen.start_ticks == start_ticks);
+            if let (Some(seen), Some(bytes)) = (same, snapshot.rss_anon_bytes) {
+                let seconds = now.saturating_sub(seen.at).as_secs_f64();
                 if seconds > 0.0 {
                     snapshot.growth_bytes_per_second =
-                        Some((bytes as f64 - before as f64) / seconds);
+                        Some((bytes as f64 - seen.anon_bytes as f64) / seconds);
                 }
             }
-            process.seen = snapshot.rss_anon_bytes.map(|bytes| (now, bytes));
+            process.seen = snapshot.rss_anon_bytes.map(|anon_bytes| Seen {
+                at: now,
+                anon_bytes,
+                start_ticks,
+            });
             process.snapshot = Some(snapshot);
         }
     }
@@ -162,12 +186,22 @@ mod tests {
         assert_eq!(activity.active, [key(2), key(1)]);
         for (at, one, two) in [(1, 100, 100), (2, 300, 150)] {
             let at = Duration::from_secs(at);
-            processes.looked_at(&key(1), at, look(1, one));
-            processes.looked_at(&key(2), at, look(2, two));
+            processes.looked_at(&key(1), at, Some(7), look(1, one));
+            processes.looked_at(&key(2), at, Some(7), look(2, two));
         }
         let growing = processes.growing(1).remove(&1).unwrap();
         assert_eq!(growing[0].tgid, 1);
         assert_eq!(growing[0].growth_bytes_per_second, Some(200.0));
+    }
+
+    #[test]
+    fn a_process_that_got_the_id_of_another_has_no_growth_yet() {
+        let mut processes = Processes::default();
+        processes.count([(key(1), counts(64))].into_iter());
+        processes.looked_at(&key(1), Duration::from_secs(1), Some(7), look(1, 100));
+        processes.looked_at(&key(1), Duration::from_secs(2), Some(9), look(1, 900));
+        let growing = processes.growing(1).remove(&1).unwrap();
+        assert_eq!(growing[0].growth_bytes_per_second, None);
     }
 
     #[test]

@@ -274,6 +274,11 @@ impl<W: Write> Json<W> {
         self.out.write_all(&self.buffer)
     }
 
+    /// What the lines go to.
+    pub fn out(&mut self) -> &mut W {
+        &mut self.out
+    }
+
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }

@@ -3,6 +3,7 @@
 pub mod json;
 pub mod size;
 pub mod table;
+pub mod writer;
 
 use std::time::SystemTime;
 

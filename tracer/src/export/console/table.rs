@@ -63,10 +63,15 @@ impl<W: Write> Table<W> {
 
     /// Draws the interval over the last one.
     pub fn interval(&mut self, snapshot: &Snapshot, width: usize, height: usize) -> io::Result<()> {
-        let frame = self.frame(snapshot, width.max(40), height.max(6));
+        let frame = self.frame(snapshot, width.max(8), height.max(6));
         self.erase()?;
         self.frame = frame;
         self.draw()
+    }
+
+    /// What the table is drawn on.
+    pub fn out(&mut self) -> &mut W {
+        &mut self.out
     }
 
     /// A warning or event that stays above the table.
