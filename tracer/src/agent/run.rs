@@ -35,6 +35,8 @@ const GRACE: Duration = Duration::from_secs(60);
 const REDISCOVER: Duration = Duration::from_secs(60);
 /// Counts of unknown cgroups call for a search, at most this often.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
+/// So many cgroups forgotten at once are worth asking the allocator for their memory.
+const MANY_EVICTED: usize = 256;
 /// Time that a reader has for the last lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
 /// Growing processes told per cgroup.
@@ -52,6 +54,12 @@ pub async fn run(config: Config) -> Result<(), RunError> {
     };
     agent.stop();
     result
+}
+
+/// Returns what the allocator holds but nobody uses to the system.
+fn give_memory_back() {
+    // SAFETY: takes no pointer and touches only free memory.
+    unsafe { libc::malloc_trim(0) };
 }
 
 struct Agent {
@@ -117,9 +125,8 @@ impl Agent {
             event_ring,
             otlp,
         };
-        // Loading parsed the kernel's types: give that memory back.
-        // SAFETY: takes no pointer and touches only free memory.
-        unsafe { libc::malloc_trim(0) };
+        // Loading parsed the kernel's types.
+        give_memory_back();
         agent.cgroups.overflow = agent.rediscover();
         agent.warn_of_missing_probes();
         agent
@@ -282,8 +289,12 @@ impl Agent {
             &mut self.buffer,
         );
         self.cgroups.close_interval(now);
-        for id in self.cgroups.evict(now) {
+        let evicted = self.cgroups.evict(now);
+        for &id in &evicted {
             self.counts.forget_cgroup(id);
+        }
+        if evicted.len() >= MANY_EVICTED {
+            give_memory_back();
         }
 
         let own = self.own();

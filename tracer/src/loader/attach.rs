@@ -313,6 +313,12 @@ fn attach_first(ebpf: &mut Ebpf, planned: Planned, btf: &Btf, options: &Options)
         .filter(|(hook, _)| better(hook))
         .collect();
     rejected.append(&mut verdict.rejected);
+    rejected.sort_by_key(|(hook, _)| {
+        probe
+            .alternatives
+            .iter()
+            .position(|alternative| alternative.hook.describe() == *hook)
+    });
     verdict.rejected = rejected;
     verdict
 }
