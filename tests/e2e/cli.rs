@@ -100,7 +100,9 @@ fn signals_end_it_well_within_two_seconds() -> Result<()> {
 #[test]
 fn the_last_changes_are_told_before_the_end() -> Result<()> {
     // So long an interval that only the flush at the end can tell of the cgroup.
+    let state = tempfile::tempdir()?;
     let mut command = agent::command(&["run", "--output", "json", "--interval", "300s"])?;
+    command.arg("--state-dir").arg(state.path());
     let mut child = command.stdout(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
     let first: Value = serde_json::from_str(&lines.next().context("no line")??)?;
@@ -118,7 +120,7 @@ fn the_last_changes_are_told_before_the_end() -> Result<()> {
         .collect::<Result<_>>()?;
     let status = agent::wait(&mut child, Duration::from_secs(10))?;
     ensure!(status.success(), "{status}");
-    let told = rest.iter().find(|line| about("cgroup", id)(line));
+    let told = rest.iter().rfind(|line| about("cgroup", id)(line));
     let told = told.with_context(|| format!("not told: {rest:?}"))?;
     ensure!(told["usage_bytes"].as_u64() >= Some(8 << 20), "{told}");
     ensure!(rest.iter().any(of_type("self")), "no self line at the end");
@@ -128,7 +130,9 @@ fn the_last_changes_are_told_before_the_end() -> Result<()> {
 #[test]
 fn it_ends_by_itself_after_the_given_duration() -> Result<()> {
     let began = Instant::now();
+    let state = tempfile::tempdir()?;
     let mut command = agent::command(&["run", "--output", "json", "--interval", "500ms"])?;
+    command.arg("--state-dir").arg(state.path());
     let output = output(command.args(["--duration", "2s"]))?;
     ensure!(output.status.success(), "{output:?}");
     ensure!(began.elapsed() >= Duration::from_secs(2), "ended too early");
@@ -146,7 +150,9 @@ fn it_ends_by_itself_after_the_given_duration() -> Result<()> {
 
 #[test]
 fn a_closed_stdout_ends_it_without_a_panic() -> Result<()> {
+    let state = tempfile::tempdir()?;
     let mut command = agent::command(&["run", "--output", "json", "--interval", "500ms"])?;
+    command.arg("--state-dir").arg(state.path());
     let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -246,6 +252,19 @@ fn an_unreachable_otlp_endpoint_is_one_warning_and_counted_while_tracing_goes_on
         .filter(|line| line.contains("127.0.0.1:1"))
         .count();
     assert_eq!(warnings, 1, "{stderr}");
+    agent.stop().map(drop)
+}
+
+#[test]
+fn every_cause_of_a_loss_is_documented() -> Result<()> {
+    const DOCUMENT: &str = include_str!("../../docs/json-lines.md");
+    let agent = Agent::start(&["--otlp-endpoint", "http://127.0.0.1:1"])?;
+    let line = agent.wait_for("a self line", Duration::from_secs(15), of_type("self"))?;
+    let causes = line["lost"].as_object().context("no causes")?;
+    ensure!(causes.contains_key("otlp_points_failed"), "{line}");
+    let told = |cause: &&String| DOCUMENT.contains(&format!("`{cause}`"));
+    let untold: Vec<_> = causes.keys().filter(|cause| !told(cause)).collect();
+    ensure!(untold.is_empty(), "not in docs/json-lines.md: {untold:?}");
     agent.stop().map(drop)
 }
 

@@ -1,12 +1,11 @@
 //! The limit that holds: the smallest of a cgroup, its ancestors and the machine.
 
-use std::fs;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use memtrace_tests::agent::{Agent, about, number};
 use memtrace_tests::cgroup::Cgroup;
-use memtrace_tests::machine::MIB;
+use memtrace_tests::machine::{self, MIB};
 use memtrace_tests::workload::Workload;
 use serde_json::Value;
 
@@ -47,17 +46,9 @@ fn without_any_limit_the_machine_is_the_effective_limit() -> Result<()> {
     let agent = Agent::start(&[])?;
     let line = line_of(&agent, &cgroup)?;
     assert_eq!(line["limit_bytes"], Value::Null, "{line}");
-    let meminfo = fs::read_to_string("/proc/meminfo")?;
-    let total: u64 = meminfo
-        .lines()
-        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"))
-        .and_then(|kib| kib.parse().ok())
-        .context("no MemTotal")?;
+    let total = machine::memory_info("MemTotal")?;
     let effective = number(&line, "effective_limit_bytes")?;
-    ensure!(
-        effective == total * 1024,
-        "the machine has {total} KiB: {line}"
-    );
+    ensure!(effective == total, "the machine has {total} bytes: {line}");
     agent.stop().map(drop)
 }
 

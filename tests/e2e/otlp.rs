@@ -1,7 +1,8 @@
-//! Metrics in real backends: Prometheus and VictoriaMetrics over HTTP, rotel over gRPC.
+//! Metrics and OOM events in real backends: Prometheus and VictoriaMetrics over HTTP, rotel over
+//! both.
 //!
 //! `MEMTRACE_PROMETHEUS`, `MEMTRACE_VICTORIAMETRICS` and `MEMTRACE_ROTEL` name the programs;
-//! `cargo xtask test` fetches the last two.
+//! `cargo xtask test` fetches them; the Prometheus that it gets has no OTLP receiver.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -12,10 +13,15 @@ use anyhow::{Context, Result, ensure};
 use memtrace_tests::agent::Agent;
 use memtrace_tests::backend::{self, Server, free_port};
 use memtrace_tests::cgroup::Cgroup;
+use memtrace_tests::leak::MINUTES_AS_HOURS;
 use memtrace_tests::machine::{MIB, poll, skip};
 use memtrace_tests::workload::Workload;
 use serde_json::Value;
 
+use crate::oom::run_into_limit;
+
+/// Metrics are exported this often.
+pub(crate) const EVERY_SECOND: [(&str, &str); 1] = [("OTEL_METRIC_EXPORT_INTERVAL", "1000")];
 const BYTES: u64 = 24 * MIB;
 /// What the kernel may charge beside the workload's own pages.
 const BESIDE: u64 = 8 * MIB;
@@ -80,25 +86,142 @@ fn a_collector_takes_the_usage_of_a_cgroup_over_grpc() -> Result<()> {
     };
     let directory = tempfile::tempdir()?;
     let (grpc, http) = (free_port()?, free_port()?);
-    let _server = Server::start(
-        quiet(Command::new(program), directory.path())?
-            .args(["start", "--exporter", "blackhole"])
-            .args(["--debug-log", "metrics"])
-            .args(["--debug-log-verbosity", "detailed"])
-            .args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{grpc}")])
-            .args(["--otlp-http-endpoint", &format!("127.0.0.1:{http}")]),
-        grpc,
-    )?;
+    let _server = rotel(&program, directory.path(), grpc, http)?;
     let agent = sending_to(&format!("http://127.0.0.1:{grpc}"), "grpc")?;
     let (cgroup, workload) = busy_cgroup()?;
     let path = cgroup.path();
     poll("the usage in the log", Duration::from_secs(30), || {
         let log = fs::read(directory.path().join("log"))?;
-        let usage = logged_usage(&String::from_utf8_lossy(&log), &path);
+        let usage = logged_number(
+            &String::from_utf8_lossy(&log),
+            &path,
+            "container.memory.usage",
+        );
         Ok(usage.filter(|usage| (BYTES..BYTES + BESIDE).contains(usage)))
     })?;
     workload.success()?;
     agent.stop().map(drop)
+}
+
+#[test]
+fn a_collector_takes_the_event_and_the_count_of_an_oom_kill() -> Result<()> {
+    let Some(program) = backend::program("MEMTRACE_ROTEL", "rotel-agent")? else {
+        return Ok(());
+    };
+    for protocol in ["grpc", "http/protobuf"] {
+        let directory = tempfile::tempdir()?;
+        let (grpc, http) = (free_port()?, free_port()?);
+        let _server = rotel(&program, directory.path(), grpc, http)?;
+        let port = if protocol == "grpc" { grpc } else { http };
+        let agent = sending_to(&format!("http://127.0.0.1:{port}"), protocol)?;
+        let cgroup = Cgroup::new("otlp-oom")?;
+        let pid = run_into_limit(&cgroup, b"mt-otlp")?;
+        let path = cgroup.path();
+        let log = || -> Result<String> {
+            let log = fs::read(directory.path().join("log"))?;
+            Ok(String::from_utf8_lossy(&log).into_owned())
+        };
+        let event = poll("the event in the log", Duration::from_secs(30), || {
+            Ok(logged_event(&log()?, &path, pid))
+        })?;
+        for expected in [
+            "EventName: memtrace.oom.kill",
+            "SeverityNumber: SEVERITY_NUMBER_ERROR(17)",
+            "memtrace.oom.kind: Str(cgroup_oom)",
+            "memtrace.oom.victim.comm: Str(mt-otlp)",
+            &format!("memtrace.oom.victim.cgroup.id: Int({})", cgroup.id()?),
+            &format!("memtrace.oom.charged.cgroup.path: Str({path})"),
+            &format!("memtrace.oom.trigger.pid: Int({pid})"),
+        ] {
+            ensure!(event.contains(expected), "no {expected} in {event}");
+        }
+        poll("the count in the log", Duration::from_secs(30), || {
+            let kills = logged_number(&log()?, &path, "memtrace.oom.kills");
+            Ok(kills.filter(|kills| *kills == 1))
+        })?;
+        agent.stop()?;
+        let log = log()?;
+        let events = log.matches(&format!("-> process.pid: Int({pid})")).count();
+        assert_eq!(events, 1, "one event for one victim: {log}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_collector_takes_the_event_and_the_gauges_of_a_cgroup_near_its_limit() -> Result<()> {
+    const LIMIT: u64 = 64 * MIB;
+    let Some(program) = backend::program("MEMTRACE_ROTEL", "rotel-agent")? else {
+        return Ok(());
+    };
+    let directory = tempfile::tempdir()?;
+    let (grpc, http) = (free_port()?, free_port()?);
+    let _server = rotel(&program, directory.path(), grpc, http)?;
+    let endpoint = format!("http://127.0.0.1:{grpc}");
+    let mut arguments = sending("grpc", &endpoint).to_vec();
+    arguments.extend(MINUTES_AS_HOURS);
+    let agent = Agent::start_with(&arguments, &EVERY_SECOND)?;
+    let cgroup = Cgroup::new("otlp-near")?;
+    cgroup.limit(LIMIT)?;
+    let bytes = (LIMIT / 100 * 93).to_string();
+    let mut workload = Workload::start(&cgroup, &["touch", "--bytes", &bytes])?;
+    workload.report()?;
+    let path = cgroup.path();
+    let log = || -> Result<String> {
+        let log = fs::read(directory.path().join("log"))?;
+        Ok(String::from_utf8_lossy(&log).into_owned())
+    };
+    let about = format!("-> memtrace.memory.limit.cgroup.path: Str({path})\n");
+    let event = poll("the event in the log", Duration::from_secs(30), || {
+        Ok(logged_record(&log()?, &path, &about))
+    })?;
+    for expected in [
+        "EventName: memtrace.memory.limit.near",
+        "SeverityNumber: SEVERITY_NUMBER_WARN(13)",
+        &format!("memtrace.memory.limit_bytes: Int({LIMIT})"),
+    ] {
+        ensure!(event.contains(expected), "no {expected} in {event}");
+    }
+    poll("the gauges in the log", Duration::from_secs(30), || {
+        let log = log()?;
+        let near = logged_number(&log, &path, "memtrace.memory.near_limit");
+        let held = logged_number(&log, &path, "memtrace.memory.unreclaimable");
+        let confirmed = logged_number(&log, &path, "memtrace.leak.state");
+        let fits = held.is_some_and(|held| (LIMIT / 100 * 92..LIMIT).contains(&held));
+        Ok((near == Some(1) && fits && confirmed == Some(0)).then_some(()))
+    })?;
+    workload.success()?;
+    agent.stop().map(drop)
+}
+
+/// A collector that writes what it receives into the file `log` of `directory`.
+pub(crate) fn rotel(program: &Path, directory: &Path, grpc: u16, http: u16) -> Result<Server> {
+    Server::start(
+        quiet(Command::new(program), directory)?
+            .args(["start", "--exporter", "blackhole"])
+            .args(["--debug-log", "metrics", "--debug-log", "logs"])
+            .args(["--debug-log-verbosity", "detailed"])
+            .args(["--otlp-grpc-endpoint", &format!("127.0.0.1:{grpc}")])
+            .args(["--otlp-http-endpoint", &format!("127.0.0.1:{http}")]),
+        grpc,
+    )
+}
+
+/// The event about a victim in the collector's detailed log, if it is on its cgroup's resource.
+pub(crate) fn logged_event(log: &str, path: &str, pid: u32) -> Option<String> {
+    logged_record(log, path, &format!("-> process.pid: Int({pid})\n"))
+}
+
+/// The first record with that line, on the resource of a cgroup.
+fn logged_record(log: &str, path: &str, about: &str) -> Option<String> {
+    let resources = log.split("ResourceLog #").skip(1);
+    let on_cgroup = format!("memtrace.cgroup.path: Str({path})");
+    let mut records = resources
+        .filter(|resource| resource.contains(&on_cgroup))
+        .flat_map(|resource| resource.split("LogRecord #").skip(1));
+    // Whole only with the flags, which come last.
+    records
+        .find(|record| record.contains(about) && record.contains("Flags:"))
+        .map(str::to_owned)
 }
 
 /// Sends there and asks until the usage of a cgroup is what a process in it holds.
@@ -142,18 +265,21 @@ fn names(labels: &Value, path: &str) -> bool {
     labels.any(|(_, label)| label == path)
 }
 
-/// The newest usage of a cgroup in the collector's detailed log.
-fn logged_usage(log: &str, path: &str) -> Option<u64> {
+/// The newest value of a metric of a cgroup in the collector's detailed log.
+pub(crate) fn logged_number(log: &str, path: &str, metric: &str) -> Option<u64> {
     let (_, resource) = log.rsplit_once(&format!("memtrace.cgroup.path: Str({path})"))?;
     let resource = resource.split("ResourceMetrics #").next()?;
-    let (_, metric) = resource.split_once("Name: container.memory.usage\n")?;
+    let (_, metric) = resource.split_once(&format!("Name: {metric}\n"))?;
     let (_, value) = metric.split_once("Value: ")?;
     value.lines().next()?.trim().parse().ok()
 }
 
 fn sending_to(endpoint: &str, protocol: &str) -> Result<Agent> {
-    let arguments = ["--otlp-endpoint", endpoint, "--otlp-protocol", protocol];
-    Agent::start_with(&arguments, &[("OTEL_METRIC_EXPORT_INTERVAL", "1000")])
+    Agent::start_with(&sending(protocol, endpoint), &EVERY_SECOND)
+}
+
+pub(crate) fn sending<'a>(protocol: &'a str, endpoint: &'a str) -> [&'a str; 4] {
+    ["--otlp-endpoint", endpoint, "--otlp-protocol", protocol]
 }
 
 /// A cgroup with a process that holds [`BYTES`].

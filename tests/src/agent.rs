@@ -11,8 +11,12 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use tempfile::TempDir;
 
+use crate::capability::{self, Capability};
+use crate::cgroup::Cgroup;
 use crate::machine::{self, patience};
+use crate::workload::join_before_exec;
 
 #[derive(Debug, Default)]
 struct Seen {
@@ -30,6 +34,8 @@ pub struct Agent {
     seen: Shared,
     stderr: Arc<Mutex<String>>,
     readers: Vec<JoinHandle<()>>,
+    /// Holds what it stores, where the test gave it no other place.
+    _state: Option<TempDir>,
 }
 
 impl Agent {
@@ -40,17 +46,49 @@ impl Agent {
 
     /// The same with environment variables.
     pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
+        Self::run(arguments, environment, |_| Ok(()))
+    }
+
+    /// The same in a cgroup, from its first instruction.
+    pub fn start_in(cgroup: &Cgroup, arguments: &[&str]) -> Result<Self> {
+        Self::run(arguments, &[], |command| join_before_exec(command, cgroup))
+    }
+
+    /// The same with these capabilities and no others, and no way to gain any.
+    pub fn start_confined(
+        capabilities: &[Capability],
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
+        let only = |command: &mut Command| capability::only(command, capabilities);
+        Self::run(arguments, environment, only)
+    }
+
+    fn run(
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        prepare: impl FnOnce(&mut Command) -> Result<()>,
+    ) -> Result<Self> {
         let mut command = command(&["run", "--output", "json"])?;
         if !arguments.contains(&"--interval") {
             command.args(["--interval", "500ms"]);
         }
+        let mut state = None;
+        if !arguments.contains(&"--state-dir") {
+            let directory = tempfile::tempdir()?;
+            command.arg("--state-dir").arg(directory.path());
+            state = Some(directory);
+        }
         command.args(arguments).envs(environment.iter().copied());
-        let agent = Self::spawn(command)?;
+        prepare(&mut command)?;
+        let mut agent = Self::spawn(command)?;
+        agent._state = state;
         agent.wait_for("the start line", Duration::from_secs(30), of_type("start"))?;
         Ok(agent)
     }
 
-    fn spawn(mut command: Command) -> Result<Self> {
+    /// Starts any command of memtrace that writes JSON lines; waits for nothing.
+    pub fn spawn(mut command: Command) -> Result<Self> {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -75,7 +113,18 @@ impl Agent {
             seen,
             stderr,
             readers,
+            _state: None,
         })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Whether a probe found a hook; `false` where the kernel has none for it.
+    pub fn has_probe(&self, probe: &str) -> bool {
+        self.last(of_type("start"))
+            .is_some_and(|line| line["probes"][probe].is_string())
     }
 
     /// The first line, old or new, that `wanted` accepts.
@@ -192,6 +241,16 @@ impl Agent {
         let malformed = &self.seen().malformed;
         ensure!(malformed.is_empty(), "not JSON objects: {malformed:?}");
         Ok(elapsed)
+    }
+
+    /// Ends it without a chance to clean up; gives the whole lines that it wrote.
+    pub fn kill(mut self) -> Result<Vec<Value>> {
+        self.child.kill()?;
+        self.child.wait()?;
+        for reader in self.readers.drain(..) {
+            reader.join().expect("reader thread panicked");
+        }
+        Ok(self.all(|_| true))
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {

@@ -107,6 +107,12 @@ impl Cgroup {
         Self::make(self.hierarchy.clone(), self.directory.join(name))
     }
 
+    /// Makes one inside this one that v2 gives no memory controller of its own. It must be the only
+    /// kind of child there.
+    pub fn child_without_controller(&self, name: &str) -> Result<Self> {
+        Self::make(self.hierarchy.clone(), self.directory.join(name))
+    }
+
     fn make(hierarchy: Hierarchy, directory: PathBuf) -> Result<Self> {
         fs::create_dir(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
@@ -123,6 +129,78 @@ impl Cgroup {
             Version::V2 => "memory.max",
         };
         self.write(file, &bytes.to_string())
+    }
+
+    /// Takes the memory limit away.
+    pub fn unlimit(&self) -> Result<()> {
+        match self.hierarchy.version {
+            Version::V1 => self.write("memory.limit_in_bytes", "-1"),
+            Version::V2 => self.write("memory.max", "max"),
+        }
+    }
+
+    /// Lets it swap out that much. Needs a limit first.
+    pub fn limit_swap(&self, limit: u64, swap: u64) -> Result<()> {
+        match self.hierarchy.version {
+            Version::V1 => self.write("memory.memsw.limit_in_bytes", &(limit + swap).to_string()),
+            Version::V2 => self.write("memory.swap.max", &swap.to_string()),
+        }
+    }
+
+    /// Slows its processes down above that much (v2).
+    pub fn high(&self, bytes: Option<u64>) -> Result<()> {
+        let value = bytes.map_or_else(|| "max".to_owned(), |bytes| bytes.to_string());
+        self.write("memory.high", &value)
+    }
+
+    /// Has its processes killed together (v2).
+    pub fn kill_as_a_group(&self) -> Result<()> {
+        self.write("memory.oom.group", "1")
+    }
+
+    /// Has its processes wait instead of killing one (v1).
+    pub fn disable_oom_kill(&self, disable: bool) -> Result<()> {
+        self.write("memory.oom_control", if disable { "1" } else { "0" })
+    }
+
+    /// How many of its very own processes the kernel says it killed.
+    pub fn oom_kills(&self) -> Result<u64> {
+        match self.hierarchy.version {
+            Version::V1 => self.count("memory.oom_control", "oom_kill"),
+            Version::V2 => self.count("memory.events.local", "oom_kill"),
+        }
+    }
+
+    /// A number from a file of `name number` lines.
+    pub fn count(&self, file: &str, name: &str) -> Result<u64> {
+        let text = self.read(file)?;
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+            .with_context(|| format!("no {name} in {file} of {}", self.path()))
+    }
+
+    /// What it holds now, with its descendants.
+    pub fn usage(&self) -> Result<u64> {
+        let file = match self.hierarchy.version {
+            Version::V1 => "memory.usage_in_bytes",
+            Version::V2 => "memory.current",
+        };
+        Ok(self.read(file)?.trim().parse()?)
+    }
+
+    /// The processes inside, without those of its descendants.
+    pub fn pids(&self) -> Result<Vec<u32>> {
+        let text = self.read("cgroup.procs")?;
+        Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
+    }
+
+    pub fn version(&self) -> Version {
+        self.hierarchy.version
+    }
+
+    fn read(&self, file: &str) -> Result<String> {
+        let path = self.directory.join(file);
+        fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
     }
 
     fn write(&self, file: &str, value: &str) -> Result<()> {
@@ -182,7 +260,7 @@ fn delegate(hierarchy: &Hierarchy, directory: &Path) -> Result<()> {
 }
 
 /// Kills what is inside and removes it, children first.
-fn remove(directory: &Path) -> Result<()> {
+pub(crate) fn remove(directory: &Path) -> Result<()> {
     let deadline = Instant::now() + patience(Duration::from_secs(10));
     loop {
         for child in children(directory) {

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::{CString, OsString};
+use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -62,6 +63,26 @@ pub fn poll<T>(
     }
 }
 
+/// A number of bytes from /proc/meminfo.
+pub fn memory_info(field: &str) -> Result<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo")?;
+    let value = meminfo.lines().find_map(|line| {
+        let value = line.strip_prefix(field)?.strip_prefix(':')?;
+        value.trim().strip_suffix(" kB")?.parse::<u64>().ok()
+    });
+    Ok(value.with_context(|| format!("no {field} in /proc/meminfo"))? * 1024)
+}
+
+/// Whether this process may lower its oom_score_adj.
+pub fn may_protect() -> Result<bool> {
+    const CAP_SYS_RESOURCE: u32 = 24;
+    let status = fs::read_to_string("/proc/self/status")?;
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.context("no CapEff")?;
+    let effective = u64::from_str_radix(effective.trim(), 16)?;
+    Ok(effective & (1 << CAP_SYS_RESOURCE) != 0)
+}
+
 /// Finds a tool in `PATH`. Where it is missing: `None` and a message in a VM, an error on a host.
 pub fn tool(name: &str) -> Result<Option<PathBuf>> {
     if let Some(found) = in_path(name) {
@@ -101,4 +122,13 @@ pub fn is_memory_only(directory: &Path) -> Result<bool> {
     let status = unsafe { libc::statfs(path.as_ptr(), &raw mut answer) };
     ensure!(status == 0, std::io::Error::last_os_error());
     Ok(answer.f_type == TMPFS || answer.f_type == RAMFS)
+}
+
+/// Whether the running kernel is older than this version.
+pub fn kernel_before(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release
+        .split(['.', '-'])
+        .map_while(|part| part.trim().parse::<u32>().ok());
+    (numbers.next(), numbers.next()) < (Some(major), Some(minor))
 }

@@ -89,8 +89,13 @@ impl Workload {
 
     /// Lets it go on from a pause.
     pub fn resume(&mut self) -> Result<()> {
+        self.tell("")
+    }
+
+    /// Writes a line to its stdin.
+    pub fn tell(&mut self, line: &str) -> Result<()> {
         let stdin = self.stdin.as_mut().context("stdin is closed")?;
-        stdin.write_all(b"\n")?;
+        writeln!(stdin, "{line}")?;
         Ok(stdin.flush()?)
     }
 
@@ -135,7 +140,7 @@ impl Drop for Workload {
 }
 
 /// Moves the process into the cgroup between fork and exec.
-fn join_before_exec(command: &mut Command, cgroup: &Cgroup) -> Result<()> {
+pub fn join_before_exec(command: &mut Command, cgroup: &Cgroup) -> Result<()> {
     let procs = OpenOptions::new()
         .write(true)
         .open(cgroup.directory().join("cgroup.procs"))?;

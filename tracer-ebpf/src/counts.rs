@@ -78,10 +78,16 @@ pub enum Drop {
     BreaksFull = 7,
     /// The task had no readable memory cgroup.
     CgroupUnknown = 8,
+    /// The map of command lines was full.
+    CommandsFull = 9,
+    /// The ring of stack samples was full.
+    StackRingFull = 10,
+    /// The registers of a sampled thread could not be read.
+    StackUnreadable = 11,
 }
 
 impl Drop {
-    pub const ALL: [(Drop, &'static str); 9] = [
+    pub const ALL: [(Drop, &'static str); 12] = [
         (Drop::OomRingFull, "oom_ring_full"),
         (Drop::EventRingFull, "event_ring_full"),
         (Drop::CgroupsFull, "cgroup_map_full"),
@@ -91,6 +97,9 @@ impl Drop {
         (Drop::BreakUnknown, "break_unknown"),
         (Drop::BreaksFull, "break_map_full"),
         (Drop::CgroupUnknown, "cgroup_unknown"),
+        (Drop::CommandsFull, "command_map_full"),
+        (Drop::StackRingFull, "stack_ring_full"),
+        (Drop::StackUnreadable, "stack_unreadable"),
     ];
 }
 

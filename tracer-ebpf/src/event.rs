@@ -1,40 +1,9 @@
-//! Ring records: what is rare and must be told one by one.
+//! Records of the event ring: cgroups and processes that come and go.
 
 use crate::COMM_LEN;
 
 /// Longest cgroup path carried in a record (`TRACE_CGROUP_PATH_LEN`, kernel/cgroup/cgroup-internal.h).
 pub const CGROUP_PATH_LEN: usize = 1024;
-
-/// A field the kernel could not give.
-pub const ABSENT: u64 = u64::MAX;
-
-/// A victim mark: `mark_victim` of mm/oom_kill.c, taken in the trigger's context.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OomMark {
-    /// `CLOCK_BOOTTIME`, ns.
-    pub time_ns: u64,
-    /// `ABSENT` in any of these: not readable on this kernel.
-    pub victim_cgroup_id: u64,
-    pub trigger_cgroup_id: u64,
-    pub total_vm_pages: u64,
-    pub anon_pages: u64,
-    pub file_pages: u64,
-    pub shmem_pages: u64,
-    pub swap_pages: u64,
-    pub page_table_bytes: u64,
-    pub victim_tid: u32,
-    /// 0 when only the tid is known.
-    pub victim_tgid: u32,
-    /// `u32::MAX` when not known.
-    pub victim_uid: u32,
-    pub trigger_tgid: u32,
-    pub trigger_tid: u32,
-    /// `i32::MAX` when not known.
-    pub oom_score_adj: i32,
-    pub victim_comm: [u8; COMM_LEN],
-    pub trigger_comm: [u8; COMM_LEN],
-}
 
 /// What a lifecycle record tells; first field of each.
 pub const KIND_CGROUP_MADE: u32 = 1;
@@ -68,14 +37,11 @@ pub struct ProcessExit {
 }
 
 const _: () = {
-    assert!(size_of::<OomMark>() == 9 * 8 + 6 * 4 + 2 * COMM_LEN);
     assert!(size_of::<CgroupChange>() == 24 + CGROUP_PATH_LEN);
     assert!(size_of::<ProcessExit>() == 48 + COMM_LEN);
 };
 
 // SAFETY: repr(C), integers only, no implicit padding (sizes asserted above).
-unsafe impl crate::Record for OomMark {}
-// SAFETY: as above.
 unsafe impl crate::Record for CgroupChange {}
 // SAFETY: as above.
 unsafe impl crate::Record for ProcessExit {}

@@ -10,6 +10,8 @@
 pub mod counts;
 pub mod event;
 pub mod offsets;
+pub mod oom;
+pub mod stack;
 
 /// A contract type: `repr(C)`, integers only, no padding; any bytes are a value.
 ///

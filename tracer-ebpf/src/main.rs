@@ -12,6 +12,7 @@
     reason = "the stable name of the intrinsic is not on this target"
 )]
 
+mod bare;
 mod counters;
 mod globals;
 mod maps;

@@ -2,9 +2,17 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
-use memtrace_ebpf::counts::{CgroupCounts, Drop, HeapCounts, ProcessKey, ReclaimCounts};
+use memtrace_ebpf::{
+    COMM_LEN,
+    counts::{CgroupCounts, Drop, HeapCounts, ProcessKey, ReclaimCounts},
+    oom::Command,
+    stack::{CHUNK_BYTES, STACK_BYTES, StackControl, StackHead},
+};
+
+/// Values are allocated when needed: memory grows with use, not with the bound.
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// Totals per memory cgroup id.
 #[map]
@@ -34,9 +42,58 @@ pub static FAULTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static DROPS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Drop::ALL.len() as u32, 0);
 
-/// Victim marks, alone, so that nothing else can crowd them out.
+/// Process id to what it was started as; an entry goes when its process ends.
 #[map]
-pub static OOM_EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+pub static COMMANDS: HashMap<u32, Command> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
+
+/// Where a [`Command`] is put together: too big for the stack.
+#[map]
+pub static COMMAND_SCRATCH: PerCpuArray<Command> = PerCpuArray::with_max_entries(1, 0);
+
+/// The last SIGKILL that the kernel itself sent on this CPU: sender's thread << 32 | target process.
+#[map]
+pub static KERNEL_SIGKILL: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Thread whose `oom_kill_process` was the last; at most one runs at a time (`oom_lock`).
+#[map]
+pub static OOM_TRIGGER: Array<u32> = Array::with_max_entries(1, 0);
+
+/// Process names of user-space OOM killers.
+#[map]
+pub static OOM_KILLERS: HashMap<[u8; COMM_LEN], u8> = HashMap::with_max_entries(64, 0);
+
+/// Processes that an OOM killer signalled: their end is told.
+#[map]
+pub static SIGNALLED: LruHashMap<u32, u8> = LruHashMap::with_max_entries(1024, 0);
+
+/// How densely pages are sampled.
+#[map]
+pub static STACK_CONTROL: Array<StackControl> = Array::with_max_entries(1, 0);
+
+/// Memory cgroup id to the shift of its pages.
+#[map]
+pub static STACK_SHIFTS: HashMap<u64, u32> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
+
+/// A sample as it is put together; the last chunk may reach beyond what is kept.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct StackScratch {
+    pub head: StackHead,
+    pub stack: [u8; STACK_BYTES + CHUNK_BYTES],
+    /// 1 while a program fills it.
+    pub busy: u64,
+}
+
+#[map]
+pub static STACK_SCRATCH: PerCpuArray<StackScratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Sampled pages with their stacks.
+#[map]
+pub static STACK_SAMPLES: RingBuf = RingBuf::with_byte_size(2 * 1024 * 1024, 0);
+
+/// Everything about OOMs, alone, so that nothing else can crowd it out.
+#[map]
+pub static OOM_EVENTS: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
 
 /// Cgroups made and removed, processes ended.
 #[map]

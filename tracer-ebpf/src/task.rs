@@ -26,6 +26,11 @@ impl Kernel {
         }
     }
 
+    #[inline(always)]
+    pub fn address(self) -> *const u8 {
+        self.0
+    }
+
     /// The field at a frozen offset; `None` where the kernel has no such field.
     #[inline(always)]
     pub fn read<T: Copy>(self, offset: &Global<u32>) -> Option<T> {
@@ -43,18 +48,6 @@ impl Kernel {
                 bpf_probe_read_kernel(field).ok()
             }
         }
-    }
-
-    /// The same, always by helper: for members whose type older verifiers cannot step into
-    /// (6.1 refuses arrays of typedefs).
-    #[inline(always)]
-    pub fn read_by_helper<T: Copy>(self, offset: &Global<u32>) -> Option<T> {
-        let offset = offset.load();
-        if offset == ABSENT {
-            return None;
-        }
-        // SAFETY: the helper tolerates any address.
-        unsafe { bpf_probe_read_kernel(self.0.add(offset as usize).cast::<T>()).ok() }
     }
 
     /// The struct that a pointer field leads to.
@@ -75,6 +68,12 @@ pub fn current() -> Option<Kernel> {
             Kernel::new(bpf_get_current_task() as *const u8)
         }
     }
+}
+
+/// Process id of a task, 0 where not readable.
+#[inline(always)]
+pub fn tgid(task: Kernel) -> u32 {
+    task.read(&OFF_TASK_TGID).unwrap_or(0)
 }
 
 /// Id of a task's memory cgroup: `task → cgroups → subsys[memory] → cgroup → kn → id`.

@@ -1,11 +1,18 @@
 //! The command line: what can be asked of memtrace, checked before anything runs.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 use globset::{Glob, GlobMatcher};
 
-use crate::export::otlp::OtlpFlags;
+use crate::{
+    analysis::{ThresholdError, Thresholds},
+    analyze::{self, AnalyzeArgs},
+    export::otlp::OtlpFlags,
+    identity::options::NamingArgs,
+    incidents::{self, IncidentsArgs},
+    record::{self, RecordArgs},
+};
 
 /// Why memory grows, and why the kernel killed.
 ///
@@ -20,16 +27,60 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 77 not permitted (the missing capability is named).
-`doctor`: 0 everything works, 1 degraded, 2 cannot run.";
+`doctor`: 0 everything works, 1 degraded, 2 cannot run.
+`analyze`: 3 a series reached what --fail-on names.";
+
+/// Where the agent keeps incidents.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/memtrace";
+
+/// Kinds of hooks that probes have.
+const HOOK_KINDS: [&str; 7] = [
+    "tp_btf",
+    "fentry",
+    "fexit",
+    "kprobe",
+    "kretprobe",
+    "tracepoint",
+    "perf_event",
+];
+
+/// User-space OOM killers that are known by the names of their processes.
+const OOM_KILLERS: [&str; 4] = ["systemd-oomd", "earlyoom", "oomd", "nohang"];
 
 #[derive(Subcommand)]
 pub enum Command {
     /// Trace this host: a live table on a terminal, JSON lines into a pipe.
     #[command(after_help = RUN_EXAMPLES)]
     Run(Box<RunArgs>),
+    /// Follow OOM kills and stalls as they happen, one line each; keeps nothing, `run` does.
+    #[command(after_help = OOM_EXAMPLES)]
+    Oom(Box<OomArgs>),
+    /// List stored incidents and show one of them, also while no agent runs.
+    #[command(after_help = incidents::EXAMPLES)]
+    Incidents(IncidentsArgs),
+    /// Record which code holds the memory of processes: flame graph, pprof, or a tree in the terminal.
+    #[command(after_help = record::EXAMPLES)]
+    Record(Box<RecordArgs>),
+    /// Judge recorded history: what leaks, since when, how fast, and when it hits the limit.
+    #[command(after_help = analyze::EXAMPLES)]
+    Analyze(Box<AnalyzeArgs>),
     /// Say what works on this host, what does not, and how to get it.
     #[command(after_help = "Exit codes: 0 everything works, 1 degraded, 2 cannot run.")]
     Doctor(DoctorArgs),
+    /// Print completions for a shell: `source <(memtrace completions bash)`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages
+    #[command(hide = true)]
+    Manual {
+        /// Where to
+        directory: PathBuf,
+    },
+    /// Name places in code for the agent that started it, over the socket that is its standard input
+    #[command(hide = true)]
+    Symbolize,
 }
 
 const RUN_EXAMPLES: &str = "\
@@ -61,8 +112,141 @@ pub struct RunArgs {
     #[command(flatten)]
     pub kernel: KernelArgs,
 
-    #[command(flatten, next_help_heading = "OTLP metrics")]
+    /// Where incidents are kept for `memtrace incidents`, and what the growth analysis knows
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_STATE_DIR)]
+    pub state_dir: PathBuf,
+
+    #[command(flatten)]
+    pub incidents: IncidentArgs,
+
+    #[command(flatten)]
+    pub growth: GrowthArgs,
+
+    #[command(flatten)]
+    pub names: NamingArgs,
+
+    #[command(flatten, next_help_heading = "OTLP")]
     pub otlp: OtlpFlags,
+
+    /// Answer /metrics (Prometheus), /healthz, /readyz and /status on this address: 127.0.0.1:9464
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "MEMTRACE_LISTEN",
+        value_parser = address,
+        help_heading = "HTTP"
+    )]
+    pub listen: Option<SocketAddr>,
+}
+
+const OOM_EXAMPLES: &str = "\
+Examples:
+  sudo memtrace oom                                  one line for each incident
+  sudo memtrace oom --json | jq .meaning             all that is known of each
+  sudo memtrace oom --cgroup '/kubepods*' -d 1h      only pods, for an hour";
+
+#[derive(Debug, Args)]
+pub struct OomArgs {
+    /// Print each incident as a JSON line, as `run --output json` does
+    #[arg(long)]
+    pub json: bool,
+
+    /// Stop after this long: 60s, 10m, 2h
+    #[arg(short, long, value_parser = duration)]
+    pub duration: Option<Duration>,
+
+    /// Only incidents that have to do with a cgroup whose path matches
+    #[arg(short, long, value_name = "GLOB", value_parser = glob)]
+    pub cgroup: Option<GlobMatcher>,
+
+    /// Where cgroups are mounted, if not where /proc/self/mountinfo says
+    #[arg(long, value_name = "DIR")]
+    pub cgroup_root: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub incidents: IncidentArgs,
+}
+
+/// What counts as an incident, and what is kept of it.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Incidents")]
+pub struct IncidentArgs {
+    /// Keep no command lines of processes: they may hold secrets
+    #[arg(long)]
+    pub no_command_lines: bool,
+
+    /// A cgroup pinned at its limit for this long without an OOM is an incident too
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub stall_after: Duration,
+
+    /// Process name of a user-space OOM killer, whose signals are incidents; may be repeated
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_values_t = OOM_KILLERS.map(String::from),
+        value_parser = oom_killer
+    )]
+    pub oom_killer: Vec<String>,
+}
+
+/// Whether growth is judged, and by which thresholds.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Leaks")]
+pub struct GrowthArgs {
+    /// Judge the growth of every cgroup; off saves about 14 KiB for each that holds 1 MiB or more
+    #[arg(long, value_enum, default_value_t = Switch::On, value_name = "on|off")]
+    pub leaks: Switch,
+
+    #[command(flatten)]
+    pub thresholds: ThresholdArgs,
+}
+
+/// Thresholds of the growth analysis.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ThresholdArgs {
+    /// Minutes of analysis to a minute of the clock: 60 judges minutes as if they were hours
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub time_scale: Option<f64>,
+
+    /// Set a threshold of the analysis, as `memtrace analyze --list-thresholds` names it; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = setting)]
+    pub threshold: Vec<Setting>,
+}
+
+/// A threshold as given: name and value.
+pub type Setting = (String, f64);
+
+impl ThresholdArgs {
+    /// The thresholds as set.
+    ///
+    /// # Errors
+    /// A value that the threshold cannot have.
+    pub fn thresholds(&self) -> Result<Thresholds, ThresholdError> {
+        let mut thresholds = Thresholds::default();
+        let scale = self.time_scale.map(|scale| ("time_scale", scale));
+        let given = self
+            .threshold
+            .iter()
+            .map(|(name, value)| (name.as_str(), *value));
+        for (name, value) in given.chain(scale) {
+            thresholds.set(name, value)?;
+        }
+        Ok(thresholds)
+    }
+}
+
+fn setting(text: &str) -> Result<Setting, String> {
+    let error =
+        || "write NAME=VALUE, as `memtrace analyze --list-thresholds` names them".to_owned();
+    let (name, value) = text.split_once('=').ok_or_else(error)?;
+    let value: f64 = value
+        .trim()
+        .parse()
+        .map_err(|_| format!("{value:?} is no number"))?;
+    Thresholds::default()
+        .set(name.trim(), value)
+        .map_err(|error| error.to_string())?;
+    Ok((name.trim().to_owned(), value))
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +257,9 @@ pub struct DoctorArgs {
 
     #[command(flatten)]
     pub kernel: KernelArgs,
+
+    #[command(flatten)]
+    pub names: NamingArgs,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -86,6 +273,14 @@ pub struct KernelArgs {
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = power_of_two)]
     pub fault_sample: u64,
 
+    /// Sample pages with the stacks that touched them: which code grows
+    #[arg(long, value_enum, default_value_t = Switch::On, value_name = "on|off")]
+    pub stacks: Switch,
+
+    /// Pages sampled a second on the whole host; a sample costs about 55 us of CPU
+    #[arg(long, default_value_t = 400, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub stack_samples: u32,
+
     /// Most cgroups to track; each costs about 250 bytes of kernel memory
     #[arg(long, default_value_t = 8192, value_name = "N", value_parser = clap::value_parser!(u32).range(16..=1_000_000))]
     pub max_cgroups: u32,
@@ -98,12 +293,12 @@ pub struct KernelArgs {
     #[arg(long, default_value = "16MiB", value_name = "SIZE", value_parser = size)]
     pub exit_min_rss: u64,
 
-    /// Never use this kind of hook (tp_btf, fentry, fexit, kprobe, kretprobe, tracepoint, perf_event)
+    /// Never use this kind of hook; may be repeated
     #[arg(
         long,
         value_name = "KIND",
         value_delimiter = ',',
-        hide_short_help = true
+        value_parser = PossibleValuesParser::new(HOOK_KINDS)
     )]
     pub skip_hook: Vec<String>,
 
@@ -131,16 +326,20 @@ impl KernelArgs {
         crate::loader::Options {
             heap: self.heap == Switch::On,
             fault_sample: self.fault_sample,
+            stacks: self.stacks == Switch::On,
+            only: None,
             max_cgroups: self.max_cgroups,
             max_processes: self.max_processes,
             exit_min_bytes: self.exit_min_rss,
+            command_lines: true,
+            oom_killers: Vec::new(),
             skipped_hooks: self.skip_hook.clone(),
         }
     }
 }
 
 /// `500ms`, `5s`, `1m`, `2h`, `1d`.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let parsed = split(text).and_then(|(number, unit)| {
         let seconds = match unit {
             "ms" => 0.001,
@@ -169,7 +368,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 }
 
 /// `4096`, `16MiB`, `1GiB`.
-fn size(text: &str) -> Result<u64, String> {
+pub(crate) fn size(text: &str) -> Result<u64, String> {
     let error = || "write a number and a unit: 4096, 512KiB, 16MiB, 1GiB".to_owned();
     let (number, unit) = split(text).ok_or_else(error)?;
     let shift = match unit {
@@ -202,59 +401,33 @@ fn power_of_two(text: &str) -> Result<u64, String> {
     }
 }
 
-fn glob(text: &str) -> Result<GlobMatcher, String> {
+fn oom_killer(text: &str) -> Result<String, String> {
+    let name = text.trim();
+    if name.is_empty() {
+        let known = OOM_KILLERS.join(", ");
+        return Err(format!(
+            "write the name of its process, as in /proc/PID/comm: {known}"
+        ));
+    }
+    Ok(name.to_owned())
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an IP address and a port: 127.0.0.1:9464, [::1]:9464, or 0.0.0.0:9464 for all interfaces"
+            .to_owned()
+    })
+}
+
+pub(crate) fn glob(text: &str) -> Result<GlobMatcher, String> {
+    if text.is_empty() {
+        return Err("no cgroup has an empty path: write '/kubepods*', or '*' for all".to_owned());
+    }
     Glob::new(text)
         .map(|glob| glob.compile_matcher())
         .map_err(|error| error.kind().to_string())
 }
 
 #[cfg(test)]
-mod tests {
-    use clap::CommandFactory as _;
-
-    use super::*;
-
-    #[test]
-    fn the_definitions_are_consistent() {
-        Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn durations_and_sizes_need_a_unit_and_sense() {
-        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
-        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
-        for wrong in [
-            "",
-            "5",
-            "s",
-            "-1s",
-            "1x",
-            "0s",
-            "9999999999h",
-            "1e9s",
-            "..s",
-        ] {
-            assert!(duration(wrong).is_err(), "{wrong}");
-        }
-        assert!(interval("10ms").is_err());
-        assert_eq!(size("16MiB"), Ok(16 << 20));
-        assert_eq!(size("4096"), Ok(4096));
-        for wrong in ["", "MiB", "16XB", "-1", "99999999T"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_fault_sample_is_a_power_of_two() {
-        assert_eq!(power_of_two("64"), Ok(64));
-        assert_eq!(power_of_two("0"), Ok(0));
-        assert!(power_of_two("63").is_err());
-    }
-
-    #[test]
-    fn a_star_matches_across_directories() {
-        let glob = glob("/kubepods*").unwrap();
-        assert!(glob.is_match("/kubepods/burstable/pod1"));
-        assert!(!glob.is_match("/system.slice"));
-    }
-}
+#[path = "cli_tests.rs"]
+mod tests;

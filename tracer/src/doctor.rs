@@ -1,14 +1,22 @@
 //! `memtrace doctor`: what works here, what does not, why, and how to get it.
 
-use std::{fmt::Write as _, path::Path};
+use std::{fmt::Write as _, path::Path, time::Duration};
 
 use serde::Serialize;
 
 use crate::{
     host::{hierarchy::CgroupHierarchy, process::ProcRoot},
+    identity::{
+        facts::SourceState,
+        options::{NamingArgs, NamingConfig, Process},
+        sources,
+    },
     kernel::capability::{Effective, NEEDS},
     loader::{LoadError, Loader, Options, Verdict},
 };
+
+/// Time that the sources of names have to answer.
+const SOURCES_ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Everything that was found out.
 #[derive(Debug, Serialize)]
@@ -23,6 +31,8 @@ pub struct Findings {
     pub tracefs: Option<String>,
     pub capabilities: Vec<CapabilityFinding>,
     pub probes: Vec<ProbeFinding>,
+    /// Who names containers.
+    pub names: Vec<NameFinding>,
     /// Kernel fields that are not there; what they tell is absent.
     pub missing_fields: Vec<String>,
     /// Kernel memory of the BPF maps, bytes.
@@ -72,8 +82,14 @@ pub struct NotUsed {
     pub reason: String,
 }
 
-/// Looks at the host and tries every probe. Attaches, reads the verdicts, detaches.
-pub fn examine(options: &Options, cgroup_root: Option<&Path>) -> Findings {
+#[derive(Debug, Serialize)]
+pub struct NameFinding {
+    pub source: &'static str,
+    pub works: bool,
+}
+
+/// Looks at the host, tries every probe and every source of names. Attaches, reads the verdicts, detaches.
+pub fn examine(options: &Options, cgroup_root: Option<&Path>, names: &NamingArgs) -> Findings {
     let mut findings = Findings {
         verdict: Level::Ok,
         version: env!("CARGO_PKG_VERSION"),
@@ -87,6 +103,7 @@ pub fn examine(options: &Options, cgroup_root: Option<&Path>) -> Findings {
         tracefs: None,
         capabilities: Vec::new(),
         probes: Vec::new(),
+        names: Vec::new(),
         missing_fields: Vec::new(),
         map_bytes: None,
         problems: Vec::new(),
@@ -102,6 +119,10 @@ pub fn examine(options: &Options, cgroup_root: Option<&Path>) -> Findings {
     match Loader::load(options) {
         Ok(loader) => findings.loaded(&loader),
         Err(error) => findings.fail(load_problem(&error)),
+    }
+    match names.resolve(&Process) {
+        Ok(config) => findings.name_sources(config),
+        Err(error) => findings.fail(error.to_string()),
     }
     findings
 }
@@ -197,6 +218,30 @@ impl Findings {
         }
     }
 
+    fn name_sources(&mut self, config: NamingConfig) {
+        let states = match sources::tried(config.sources, SOURCES_ANSWER_WITHIN) {
+            Ok(states) => states,
+            Err(error) => return self.degrade(error.to_string()),
+        };
+        for (source, state) in states {
+            let problem = match state {
+                SourceState::Synced | SourceState::Absent => None,
+                SourceState::Failing(cause) => Some(cause),
+                SourceState::Starting => Some(format!(
+                    "no answer within {} s",
+                    SOURCES_ANSWER_WITHIN.as_secs()
+                )),
+            };
+            self.names.push(NameFinding {
+                source: source.name(),
+                works: problem.is_none(),
+            });
+            if let Some(problem) = problem {
+                self.degrade(format!("no names by {}: {problem}", source.name()));
+            }
+        }
+    }
+
     fn degrade(&mut self, problem: String) {
         if self.verdict == Level::Ok {
             self.verdict = Level::Degraded;
@@ -245,6 +290,12 @@ impl Findings {
         if let Some(bytes) = self.map_bytes {
             let _ = writeln!(text, "map memory    {:.1} MiB", bytes as f64 / 1048576.0);
         }
+        let named: Vec<String> = self.names.iter().map(NameFinding::text).collect();
+        let names = match named.is_empty() {
+            true => "by paths of cgroups only".to_owned(),
+            false => named.join(", "),
+        };
+        let _ = writeln!(text, "names         {names}");
         let _ = writeln!(text, "\ncapabilities");
         for capability in &self.capabilities {
             let mark = if capability.granted { "yes" } else { "NO " };
@@ -270,16 +321,26 @@ impl Findings {
                 let _ = writeln!(text, "  - {problem}");
             }
         }
+        let lacks_details = self.probes.iter().any(|probe| probe.hook.is_none());
         let _ = write!(
             text,
             "\n{}",
             match self.verdict {
+                Level::Ok if lacks_details =>
+                    "Everything works; what has no hook above adds details only.",
                 Level::Ok => "Everything works.",
                 Level::Degraded => "memtrace runs, without what is named above.",
                 Level::CannotRun => "memtrace cannot run here.",
             }
         );
         text
+    }
+}
+
+impl NameFinding {
+    fn text(&self) -> String {
+        let mark = if self.works { "" } else { " (NOT working)" };
+        format!("by {}{mark}", self.source)
     }
 }
 

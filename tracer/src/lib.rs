@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! kernel ─► loader ─► probes ─┐
-//! (facts)   (attach)  (decode) ├─► model ─► export (otlp, console)
+//! (facts)   (attach)  (decode) ├─► model ─► incident, growth ─► export (otlp, console), store
 //! host (cgroupfs, procfs, psi)─┘   (state)
 //! ```
 //!
@@ -14,12 +14,23 @@
 //! Only [`loader`] knows aya, only [`export`] knows OTLP. See ARCHITECTURE.md.
 
 pub mod agent;
+pub mod analysis;
+pub mod analyze;
 pub mod cli;
 pub mod doctor;
 pub mod export;
+pub mod growth;
 pub mod host;
+pub mod identity;
+pub mod incident;
+pub mod incidents;
 pub mod kernel;
 pub mod loader;
 pub mod logger;
 pub mod model;
 pub mod probes;
+pub mod record;
+pub mod size;
+pub mod stacks;
+pub mod store;
+pub mod symbols;

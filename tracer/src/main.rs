@@ -1,37 +1,115 @@
 //! Wires the command line to the library, and errors to exit codes.
 
 use std::{
-    io::{IsTerminal as _, Write as _},
+    io::{BufWriter, IsTerminal as _, Write as _},
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use memtrace::{
     agent::{self, Config, Output, RunError},
-    cli::{Cli, Command, DoctorArgs, OutputArg, RunArgs},
+    analyze::{self, AnalyzeArgs, Outcome},
+    cli::{Cli, Command, DoctorArgs, OomArgs, OutputArg, RunArgs, Switch},
     doctor,
     export::otlp::OtlpConfig,
+    identity::options::{NamingConfig, Process},
+    incidents::{self, IncidentsArgs, Screen},
     kernel::capability::Effective,
-    logger,
+    loader as kernel, logger,
+    record::{self, RecordArgs, RecordError},
+    symbols,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// `EX_NOPERM` of sysexits.h.
 const NOT_PERMITTED: u8 = 77;
 const WRONG_USAGE: u8 = 2;
+/// `analyze` found what it was told to fail on.
+const FOUND: u8 = 3;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     logger::install();
     match cli.command {
         Command::Run(args) => run(*args),
+        Command::Oom(args) => oom(*args),
+        Command::Record(args) => record(*args),
+        Command::Incidents(args) => incidents(&args),
+        Command::Analyze(args) => analyze(&args),
         Command::Doctor(args) => examine(&args),
+        Command::Symbolize => match symbols::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(1, &error.to_string()),
+        },
+        Command::Completions { shell } => {
+            let mut command = Cli::command();
+            clap_complete::generate(shell, &mut command, "memtrace", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Manual { directory } => {
+            match clap_mangen::generate_to(Cli::command(), &directory) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fail(1, &format!("{}: {error}", directory.display())),
+            }
+        }
+    }
+}
+
+fn incidents(args: &IncidentsArgs) -> ExitCode {
+    let stdout = std::io::stdout();
+    let screen = Screen {
+        colour: stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+        width: terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0)),
+    };
+    let mut out = BufWriter::new(stdout.lock());
+    match incidents::run(args, screen, &mut out, &mut std::io::stderr()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.exit_code(), &error.to_string()),
+    }
+}
+
+fn record(args: RecordArgs) -> ExitCode {
+    if let Some(missing) = missing_capabilities() {
+        return fail(NOT_PERMITTED, &missing);
+    }
+    raise_open_files();
+    return_large_blocks();
+    let runtime = match event_loop() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(1, &format!("no event loop: {error}")),
+    };
+    match runtime.block_on(record::run(args)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(RecordError::Load(error)) => fail(1, &doctor::load_problem(&error)),
+        Err(error) => fail(error.exit_code(), &error.to_string()),
+    }
+}
+
+fn event_loop() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}
+
+fn analyze(args: &AnalyzeArgs) -> ExitCode {
+    let stdout = std::io::stdout();
+    let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let mut out = BufWriter::new(stdout.lock());
+    match analyze::run(args, colour, &mut out, &mut std::io::stderr()) {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Reached) => ExitCode::from(FOUND),
+        Err(error) => fail(error.exit_code(), &error.to_string()),
     }
 }
 
 fn examine(args: &DoctorArgs) -> ExitCode {
-    let findings = doctor::examine(&args.kernel.options(), args.kernel.cgroup_root.as_deref());
+    let findings = doctor::examine(
+        &args.kernel.options(),
+        args.kernel.cgroup_root.as_deref(),
+        &args.names,
+    );
     let text = if args.json {
         serde_json::to_string_pretty(&findings).unwrap_or_default()
     } else {
@@ -48,11 +126,24 @@ fn run(args: RunArgs) -> ExitCode {
     }
     let env = |name: &str| std::env::var(name).ok();
     let otlp = match OtlpConfig::resolve(&args.otlp, &env) {
-        Ok(otlp) => otlp,
+        Ok(otlp) => otlp.map(|otlp| otlp.keeping_events_in(&args.state_dir)),
+        Err(error) => return fail(WRONG_USAGE, &error.to_string()),
+    };
+    let thresholds = match args.growth.thresholds.thresholds() {
+        Ok(thresholds) => Some(thresholds).filter(|_| args.growth.leaks == Switch::On),
+        Err(error) => return fail(WRONG_USAGE, &error.to_string()),
+    };
+    let naming = match args.names.resolve(&Process) {
+        Ok(naming) => naming,
         Err(error) => return fail(WRONG_USAGE, &error.to_string()),
     };
     raise_open_files();
-    let kernel = args.kernel.options();
+    return_large_blocks();
+    let kernel = kernel::Options {
+        command_lines: !args.incidents.no_command_lines,
+        oom_killers: args.incidents.oom_killer,
+        ..args.kernel.options()
+    };
     let config = Config {
         output: match args.output {
             Some(OutputArg::Table) => Output::Table,
@@ -65,13 +156,61 @@ fn run(args: RunArgs) -> ExitCode {
         duration: args.duration,
         cgroup: args.cgroup,
         cgroup_root: args.kernel.cgroup_root,
+        state_dir: Some(args.state_dir),
+        stall_after: args.incidents.stall_after,
+        thresholds,
+        stack_samples_per_second: (args.kernel.stacks == Switch::On)
+            .then(|| f64::from(args.kernel.stack_samples)),
         kernel,
         otlp,
+        naming,
+        listen: args.listen,
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    trace(config)
+}
+
+/// Only what incidents need: no heap calls, no fault samples.
+fn oom(args: OomArgs) -> ExitCode {
+    if let Some(missing) = missing_capabilities() {
+        return fail(NOT_PERMITTED, &missing);
+    }
+    raise_open_files();
+    if std::io::stdout().is_terminal() && !args.json {
+        let _ = writeln!(
+            std::io::stderr(),
+            "memtrace: waiting for OOM kills; Ctrl-C ends"
+        );
+    }
+    trace(Config {
+        output: if args.json {
+            Output::IncidentsJson
+        } else {
+            Output::Incidents
+        },
+        interval: Duration::from_secs(5),
+        duration: args.duration,
+        cgroup: args.cgroup,
+        cgroup_root: args.cgroup_root,
+        // The agent that runs as a service keeps them.
+        state_dir: None,
+        stall_after: args.incidents.stall_after,
+        thresholds: None,
+        stack_samples_per_second: None,
+        kernel: kernel::Options {
+            heap: false,
+            fault_sample: 0,
+            command_lines: !args.incidents.no_command_lines,
+            oom_killers: args.incidents.oom_killer,
+            ..kernel::Options::default()
+        },
+        otlp: None,
+        naming: NamingConfig::default(),
+        listen: None,
+    })
+}
+
+fn trace(config: Config) -> ExitCode {
+    let runtime = match event_loop() {
         Ok(runtime) => runtime,
         Err(error) => return fail(1, &format!("no event loop: {error}")),
     };
@@ -80,6 +219,15 @@ fn run(args: RunArgs) -> ExitCode {
         Err(RunError::Load(error)) => fail(1, &doctor::load_problem(&error)),
         Err(error) => fail(1, &error.to_string()),
     }
+}
+
+/// Blocks from this size on go back to the system when they are freed.
+const LARGE_BLOCK: i32 = 256 << 10;
+
+/// The allocator would keep more and more of the blocks that unwind tables and exports take for a moment.
+fn return_large_blocks() {
+    // SAFETY: sets a number; no other thread runs yet.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE_BLOCK) };
 }
 
 /// A kept descriptor per cgroup makes readings cheap: takes what the hard limit allows.
@@ -102,13 +250,24 @@ fn missing_capabilities() -> Option<String> {
         .collect();
     (!missing.is_empty()).then(|| {
         format!(
-            "not permitted: {} missing\nrun it as root (sudo memtrace run), or grant these capabilities",
+            "not permitted: {} missing\nrun it as root (with sudo), or grant these capabilities",
             missing.join(" and ")
         )
     })
 }
 
 fn fail(code: u8, message: &str) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "memtrace: {message}");
+    // Paths and names in it are not ours.
+    let shown: String = message
+        .chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect();
+    let _ = writeln!(std::io::stderr(), "memtrace: {shown}");
     ExitCode::from(code)
 }

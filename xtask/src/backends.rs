@@ -32,11 +32,14 @@ const FETCHED: &[Backend] = &[
         program: "rotel-agent",
         download: rotel,
     },
+    Backend {
+        variable: "MEMTRACE_PROMETHEUS",
+        program: "prometheus",
+        download: prometheus,
+    },
 ];
 /// Pinned, because the test reads its log.
 const ROTEL: &str = "rotel==0.0.1a15";
-/// Debian's Prometheus has no OTLP receiver; who has another may say where.
-const OPTIONAL: &[&str] = &["MEMTRACE_PROMETHEUS"];
 
 /// The variables that tell the tests where the backends are. One that the caller has set stays.
 pub fn variables(workspace: &Workspace) -> Result<Vec<(&'static str, PathBuf)>> {
@@ -71,9 +74,6 @@ fn resolve(
             None => fetch(backend)?,
         };
         variables.push((backend.variable, path));
-    }
-    for variable in OPTIONAL {
-        variables.extend(given(variable)?.map(|path| (*variable, path)));
     }
     Ok(variables)
 }
@@ -110,6 +110,14 @@ fn victoria_metrics(directory: &Path) -> Result<PathBuf> {
     Ok(tree.join("usr/bin/victoria-metrics"))
 }
 
+/// It scrapes, but has no OTLP receiver: Debian builds it without.
+fn prometheus(directory: &Path) -> Result<PathBuf> {
+    let suite = Suite::open("trixie", &directory.join("apt"))?;
+    // Only unpacked: nothing starts its service.
+    let tree = suite.unpack(["prometheus"])?;
+    Ok(tree.join("usr/bin/prometheus"))
+}
+
 fn rotel(directory: &Path) -> Result<PathBuf> {
     let mut pip = Command::new("python3");
     pip.args(["-m", "pip", "install", "--no-deps"])
@@ -139,6 +147,7 @@ mod tests {
         let expected = [
             ("MEMTRACE_VICTORIAMETRICS", "/fetched/victoria-metrics"),
             ("MEMTRACE_ROTEL", "/fetched/rotel-agent"),
+            ("MEMTRACE_PROMETHEUS", "/fetched/prometheus"),
         ];
         assert_eq!(variables, expected.map(|(name, path)| (name, path.into())));
     }
@@ -150,7 +159,7 @@ mod tests {
             |backend| bail!("fetched {}", backend.program),
         );
         let variables = variables.unwrap();
-        assert_eq!(variables.len(), FETCHED.len() + OPTIONAL.len());
+        assert_eq!(variables.len(), FETCHED.len());
         for (name, path) in variables {
             assert_eq!(path, Path::new("/given").join(name));
         }

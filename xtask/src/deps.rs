@@ -18,9 +18,13 @@ pub enum Purpose {
     Oracle,
     /// Fetching and starting the telemetry backends that tests send to.
     Backend,
+    /// Running containers that tests watch.
+    Containers,
+    /// Checking manifests, rules and the systemd unit.
+    Deploy,
 }
 
-use Purpose::{Backend, Bpf, Oracle, Vm};
+use Purpose::{Backend, Bpf, Containers, Deploy, Oracle, Vm};
 
 /// Every Debian package that a developer command uses.
 pub const PACKAGES: &[(&str, Purpose)] = &[
@@ -43,6 +47,9 @@ pub const PACKAGES: &[(&str, Purpose)] = &[
     ("bpftrace", Oracle),
     ("python3-pip", Backend),
     ("libpython3.11", Backend),
+    ("containerd", Containers),
+    ("runc", Containers),
+    ("systemd", Deploy),
 ];
 
 /// Installs what is missing for the given purposes when root; otherwise fails with the line to run.

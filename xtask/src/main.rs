@@ -7,7 +7,9 @@ mod artifacts;
 mod backends;
 mod bench;
 mod deps;
+mod dist;
 mod ebpf;
+mod leaks;
 mod process;
 mod run;
 mod test;
@@ -42,11 +44,15 @@ enum Command {
     Test(test::Args),
     /// Build memtrace and start it on this host
     Run(run::Args),
+    /// Build the Debian package
+    Dist(dist::Args),
     /// Measure what tracing costs, and write docs/benchmarks.md
     Bench(bench::Args),
     /// A load that `bench` measures
     #[command(hide = true)]
     BenchLoad(bench::load::Args),
+    /// Compare the leak analysis with other rules on simulated containers, and write docs/leaks.md
+    Leaks(leaks::Args),
 }
 
 fn main() -> ExitCode {
@@ -71,8 +77,10 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Ebpf(args) => ebpf::run(&workspace()?, &args),
         Command::Vm(args) => vm::run(&workspace()?, &args),
         Command::Test(args) => test::run(&workspace()?, &args),
+        Command::Dist(args) => dist::run(&workspace()?, &args),
         Command::Run(args) => run::run(&workspace()?, &args),
         Command::Bench(args) => bench::run(&workspace()?, &args),
         Command::BenchLoad(args) => bench::load::run(&args),
+        Command::Leaks(args) => leaks::run(&workspace()?, &args),
     }
 }

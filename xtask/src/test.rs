@@ -35,9 +35,13 @@ const FULL: &[Step] = &[
     ("lints", lints),
     ("unit tests", unit_tests),
     ("BPF object", bpf_object),
+    ("deployment", deployment),
     ("end-to-end tests on this kernel", host_tests),
 ];
-const VM: Step = ("end-to-end tests on other kernels", vm_tests);
+const VM: &[Step] = &[
+    ("end-to-end tests on other kernels", vm_tests),
+    ("OOM of a whole machine", machine_oom),
+];
 
 /// Runs the steps up to the first failure and prints what each took.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
@@ -54,8 +58,8 @@ fn steps(args: &Args) -> Vec<Step> {
     if args.quick {
         return QUICK.to_vec();
     }
-    let vm = (!args.no_vm).then_some(VM);
-    FULL.iter().copied().chain(vm).collect()
+    let vm = if args.no_vm { &[] } else { VM };
+    FULL.iter().chain(vm).copied().collect()
 }
 
 fn run_steps(
@@ -75,7 +79,18 @@ fn run_steps(
 }
 
 fn packages(_: &Workspace) -> Result<()> {
-    deps::ensure(&[Purpose::Bpf, Purpose::Vm, Purpose::Oracle, Purpose::Backend])
+    deps::ensure(&[
+        Purpose::Bpf,
+        Purpose::Vm,
+        Purpose::Oracle,
+        Purpose::Backend,
+        Purpose::Deploy,
+    ])?;
+    // Debian's package would remove that of Docker, which brings the same programs.
+    if process::find_program("containerd").is_some() {
+        return Ok(());
+    }
+    deps::ensure(&[Purpose::Containers])
 }
 
 fn format(workspace: &Workspace) -> Result<()> {
@@ -89,6 +104,9 @@ fn lints(workspace: &Workspace) -> Result<()> {
         "clippy",
         "--workspace",
         "--all-targets",
+        // What `cargo xtask leaks` runs.
+        "--features",
+        "xtask/analyzer",
         "--",
         "-D",
         "warnings",
@@ -104,6 +122,16 @@ fn unit_tests(workspace: &Workspace) -> Result<()> {
 
 fn bpf_object(workspace: &Workspace) -> Result<()> {
     ebpf::run(workspace, &ebpf::Args { check: true })
+}
+
+/// Manifests, rules, unit and dashboard, and that they use what this binary has.
+fn deployment(workspace: &Workspace) -> Result<()> {
+    let built = artifacts::end_to_end(workspace)?;
+    let mut command = Command::new(workspace.root().join("deploy/check.sh"));
+    command
+        .arg(workspace.tools().join("deploy"))
+        .env("MEMTRACE_BIN", built.memtrace);
+    process::check(&mut command)
 }
 
 fn host_tests(workspace: &Workspace) -> Result<()> {
@@ -124,7 +152,12 @@ fn host_tests(workspace: &Workspace) -> Result<()> {
 }
 
 fn vm_tests(workspace: &Workspace) -> Result<()> {
-    vm::run(workspace, &vm::Args::default())
+    vm::run(workspace, &vm::Args::every_change())
+}
+
+/// In machines of their own: what runs beside it might be killed.
+fn machine_oom(workspace: &Workspace) -> Result<()> {
+    vm::run(workspace, &vm::Args::little_memory())
 }
 
 #[cfg(test)]
@@ -139,8 +172,10 @@ mod tests {
                 .map(|(name, _)| name)
                 .collect()
         };
-        assert!(names(false, false).contains(&VM.0));
-        assert!(!names(true, false).contains(&VM.0));
+        for (vm, _) in VM {
+            assert!(names(false, false).contains(vm));
+            assert!(!names(true, false).contains(vm));
+        }
         assert_eq!(names(false, true), ["format", "lints", "unit tests"]);
     }
 }

@@ -19,6 +19,25 @@ use boot::{Cgroup, Machine};
 use image::Image;
 use kernel::Kernel;
 
+/// Size of a machine's disk, which has nothing on it.
+const DISK_BYTES: u64 = 128 << 20;
+
+/// Emulation makes every start of the agent seconds long.
+const TIMEOUT_MINUTES: u64 = 25;
+
+/// Modules of the tests that no kernel can change the result of: what is behind the model.
+const SAME_ON_EVERY_KERNEL: &[&str] = &[
+    "analyze::",
+    "cli::",
+    "identity_kubernetes::",
+    "incident_store::",
+    "leak_programs::",
+    "leak_state::",
+    "listen::",
+    "names::",
+    "otlp",
+];
+
 /// Arguments of `cargo xtask vm`.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Args {
@@ -32,7 +51,7 @@ pub struct Args {
     #[arg(long, default_value = "1G")]
     memory: String,
     /// Minutes after which a machine is killed and counts as failed
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = TIMEOUT_MINUTES)]
     timeout: u64,
     /// Run this shell command instead of the tests; what it writes to /dev/ttyS1 arrives in
     /// target/vm/<KERNEL>/ttyS1
@@ -55,11 +74,36 @@ impl Default for Args {
             kernel: kernel::tested(),
             cgroup: Cgroup::V2,
             memory: "1G".to_owned(),
-            timeout: 15,
+            timeout: TIMEOUT_MINUTES,
             shell_command: None,
             include: Vec::new(),
             bare: false,
             test_args: Vec::new(),
+        }
+    }
+}
+
+impl Args {
+    /// What every change has to pass on every kernel: the tests that depend on it.
+    pub fn every_change() -> Self {
+        let skipped = SAME_ON_EVERY_KERNEL
+            .iter()
+            .flat_map(|module| ["--skip".to_owned(), (*module).to_owned()]);
+        Self {
+            test_args: skipped.collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Runs the test that takes all memory of a machine.
+    pub fn little_memory() -> Self {
+        Self {
+            memory: "448M".to_owned(),
+            test_args: vec![
+                "--ignored".to_owned(),
+                "a_machine_without_memory".to_owned(),
+            ],
+            ..Self::default()
         }
     }
 }
@@ -138,16 +182,26 @@ fn image(workspace: &Workspace, args: &Args) -> Result<Image> {
     Ok(image)
 }
 
+/// Makes a file of zeros that takes no room until it is written.
+fn blank(path: &Path) -> Result<()> {
+    File::create(path)
+        .and_then(|file| file.set_len(DISK_BYTES))
+        .with_context(|| format!("cannot create {}", path.display()))
+}
+
 fn row(workspace: &Workspace, args: &Args, image: &Image, kernel: &Kernel) -> Row {
     let started = Instant::now();
     let mut name = kernel.to_string();
     let outcome = kernel.fetch(workspace).and_then(|files| {
         name.clone_from(&files.release);
         args.cgroup.check(&files)?;
+        let disk = files.directory.join("disk");
+        blank(&disk)?;
         let machine = Machine {
             label: kernel.to_string(),
             kernel: &files,
             initramfs: image.archive(),
+            disk: &disk,
             cgroup: args.cgroup,
             memory: &args.memory,
             timeout: Duration::from_secs(args.timeout * 60),

@@ -1,6 +1,7 @@
 //! The program that end-to-end tests watch: does one thing with memory and reports what it did.
 //!
-//! `memtrace-workload [--cgroup DIR] [--comm NAME] COMMAND`. Reports are JSON lines on stdout.
+//! `memtrace-workload [--cgroup DIR] [--comm NAME] [--oom-score-adj N] [--uid N] COMMAND`. Reports are
+//! JSON lines on stdout.
 //! Commands that pause wait for a line on stdin, or its end.
 
 use std::ffi::{OsStr, OsString};
@@ -12,9 +13,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use memtrace_tests::calls::{Caller, touch};
 use memtrace_tests::machine::{MIB, PAGE};
+use memtrace_tests::processes::{self, join, pause, report, set_comm};
 use nix::sys::wait::{WaitStatus, wait};
-use nix::unistd::{ForkResult, fork};
-use serde_json::{Value, json};
+use nix::unistd::{ForkResult, fork, setuid};
+use serde_json::json;
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args_os().skip(1);
@@ -25,7 +27,15 @@ fn main() -> Result<()> {
                 let directory = PathBuf::from(arguments.next().context("no directory")?);
                 join(&directory)?;
             }
-            Some("--comm") => set_comm(&arguments.next().context("no name")?),
+            Some("--comm") => set_comm(arguments.next().context("no name")?.as_bytes()),
+            Some("--oom-score-adj") => {
+                let value = arguments.next().context("no number")?;
+                fs::write("/proc/self/oom_score_adj", value.as_bytes())?;
+            }
+            Some("--uid") => {
+                let uid = arguments.next().context("no number")?;
+                setuid(uid.to_str().context("no number")?.parse::<u32>()?.into())?;
+            }
             Some(command) => return run(command, &arguments.collect::<Vec<_>>()),
             None => bail!("not a command: {first:?}"),
         }
@@ -36,17 +46,44 @@ fn run(command: &str, options: &[OsString]) -> Result<()> {
     match command {
         "nothing" => Ok(()),
         "pause" => pause(),
+        "sleep" => loop {
+            std::thread::park();
+        },
         "touch" => {
             let pages = touch(number(options, "--bytes")?)?;
             report(&json!({ "pages": pages }))?;
             pause()
         }
+        "leak" => processes::leak(
+            number(options, "--calm-ms")?,
+            number(options, "--bytes-per-second")?,
+        ),
+        "leak-on" => processes::leak_on(number(options, "--bytes-per-second")?),
         "leader-first" => leader_first(number(options, "--bytes")?),
         "calls" => calls(),
         "oom" => {
+            if let Ok(calm) = number(options, "--calm-ms") {
+                std::thread::sleep(std::time::Duration::from_millis(calm));
+            }
             let pages = touch(number(options, "--bytes")?)?;
             bail!("alive after writing {pages} pages");
         }
+        "child-first" => processes::child_first(number(options, "--bytes")?),
+        "family" => processes::family(
+            number(options, "--count")?,
+            number(options, "--bytes")?,
+            number(options, "--more")?,
+        ),
+        "second-thread" => processes::second_thread(number(options, "--bytes")?),
+        "namespace-init" => processes::namespace(number(options, "--bytes")?, false),
+        "namespace-child" => processes::namespace(number(options, "--bytes")?, true),
+        "one-after-the-other" => processes::one_after_the_other(
+            Path::new(value(options, "--in")?),
+            number(options, "--kills")?,
+            number(options, "--bytes")?,
+        ),
+        "spin" => processes::spin(),
+        "kill" => processes::kill_process(number(options, "--pid")?),
         "children" => children(
             number(options, "--count")?,
             number(options, "--pages")? * PAGE,
@@ -73,35 +110,6 @@ fn number(options: &[OsString], name: &str) -> Result<u64> {
     text.to_str()
         .and_then(|text| text.parse().ok())
         .with_context(|| format!("{name} {text:?} is no number"))
-}
-
-fn join(directory: &Path) -> Result<()> {
-    let file = directory.join("cgroup.procs");
-    // A single write(2) of "0": the tests look for it in strace's output.
-    fs::write(&file, "0").with_context(|| format!("cannot write {}", file.display()))
-}
-
-fn set_comm(name: &OsStr) {
-    let mut bytes = [0u8; 16];
-    let length = name.len().min(15);
-    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-    // SAFETY: a NUL-terminated name of at most 16 bytes.
-    unsafe { libc::prctl(libc::PR_SET_NAME, bytes.as_ptr()) };
-}
-
-fn report(report: &Value) -> Result<()> {
-    let mut stdout = std::io::stdout();
-    writeln!(stdout, "{report}")?;
-    Ok(stdout.flush()?)
-}
-
-/// Waits for a byte on stdin or its end; a bare read(2), which allocates nothing.
-fn pause() -> Result<()> {
-    let mut byte = 0u8;
-    // SAFETY: one byte into a buffer of one.
-    let read = unsafe { libc::read(0, (&raw mut byte).cast(), 1) };
-    ensure!(read >= 0, std::io::Error::last_os_error());
-    Ok(())
 }
 
 /// Says so by a bare write(2), which allocates nothing.

@@ -4,7 +4,7 @@
 //! touched by the kernel for a process, as in `read(2)` into a fresh buffer);
 //! x86-64, 5.5. Fallback: the software page-fault perf event with period N.
 //! Exact counts are the kernel's own (`memory.stat`, `/proc/PID/stat`, at exit).
-//! Cost per event: one per-CPU counter; every N-th walks to the cgroup and adds to two maps.
+//! Both also feed `stack`. Cost per event: one per-CPU counter; every N-th walks to the cgroup and adds to two maps.
 
 use aya_ebpf::{
     helpers::bpf_get_current_pid_tgid,
@@ -17,12 +17,14 @@ use crate::{
     counters::{add, cgroup, dropped, process},
     globals::FAULT_SAMPLE_MASK,
     maps::FAULTS,
+    probes::stack,
     task,
 };
 
 #[btf_tracepoint(function = "page_fault_user")]
-pub fn fault_user(_ctx: BtfTracePointContext) -> i32 {
+pub fn fault_user(ctx: BtfTracePointContext) -> i32 {
     count_and_sample();
+    stack::fault(ctx.arg(0), Some(ctx.arg(1)), ctx.arg(2));
     0
 }
 
@@ -31,6 +33,7 @@ pub fn fault_kernel(ctx: BtfTracePointContext) -> i32 {
     // The upper half of the address space is the kernel's own.
     if (ctx.arg::<u64>(0) as i64) >= 0 {
         count_and_sample();
+        stack::fault(ctx.arg(0), None, ctx.arg(2));
     }
     0
 }

@@ -15,12 +15,16 @@ use aya_ebpf::{
     macros::{btf_tracepoint, fexit, kretprobe, tracepoint},
     programs::{BtfTracePointContext, FExitContext, RetProbeContext, TracePointContext},
 };
-use memtrace_ebpf::counts::{Drop, HeapCounts};
+use memtrace_ebpf::{
+    counts::{Drop, HeapCounts},
+    stack::{KIND_BRK, KIND_MMAP},
+};
 
 use crate::{
     counters::{add, cgroup, dropped, process},
     globals::*,
     maps::BREAKS,
+    probes::stack,
     task::{self, Kernel},
 };
 
@@ -168,7 +172,9 @@ fn pages(length: u64) -> u64 {
 #[inline(always)]
 fn mmap(regs: Kernel, ret: u64) {
     if !failed(ret) {
-        count(Field::Mmap, pages(regs.read(&OFF_REGS_ARG1).unwrap_or(0)));
+        let bytes = pages(regs.read(&OFF_REGS_ARG1).unwrap_or(0));
+        count(Field::Mmap, bytes);
+        stack::mapped(KIND_MMAP, regs, ret, bytes);
     }
 }
 
@@ -232,6 +238,7 @@ fn brk(regs: Kernel, ret: u64) {
             }
             if ret > old {
                 count(Field::BrkGrow, ret - old);
+                stack::mapped(KIND_BRK, regs, old, ret - old);
             } else if ret < old {
                 count(Field::BrkShrink, old - ret);
             }

@@ -22,6 +22,7 @@ use crate::{
     counters::{add, cgroup, dropped},
     globals::*,
     maps::{BREAKS, EVENTS, PROCESSES},
+    probes::oom,
     task::{self, Kernel},
 };
 
@@ -104,6 +105,7 @@ fn thread_ended(task: Kernel) {
     }
     let tgid = task.read::<u32>(&OFF_TASK_TGID).unwrap_or(0);
     let _ = BREAKS.remove(tgid);
+    oom::process_ended(tgid, signal);
     let Some(id) = task::memory_cgroup(task) else {
         dropped(Drop::CgroupUnknown);
         return;

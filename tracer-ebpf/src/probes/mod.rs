@@ -5,3 +5,4 @@ mod heap;
 mod lifecycle;
 mod oom;
 mod reclaim;
+mod stack;

@@ -1,151 +1,217 @@
-//! Every victim mark of the OOM killer, with what the kernel knows at that moment.
+//! The OOM killer, and those of user space: whose limit, which victims, when they were gone.
 //!
-//! Hooks, in order: `tp_btf/mark_victim` where its argument is the task (by BTF,
-//! never by version); `fentry`, then `kprobe`, on `mark_oom_victim(task)`;
-//! `tp_btf/mark_victim` where it is only a thread id (fields then stay absent).
-//! All run in the context of the task that triggered the OOM, so `current` is not
-//! the victim. Cost: none until an OOM happens.
+//! Hooks, in order of preference:
+//! - charge: `fentry`, then `kprobe` on `oom_kill_process(oom_control)`; without both the cgroups
+//!   above the trigger are told with each mark, and user space finds the full one;
+//! - mark: `tp_btf/mark_victim` where its argument is the task (by BTF, never by version);
+//!   `fentry`, then `kprobe` on `mark_oom_victim(task)`; `tp_btf/mark_victim` where it is only a
+//!   thread id (fields then stay absent);
+//! - signal: `tp_btf/signal_generate` (5.5), which tells a kill from a mere mark;
+//! - reaping: `tp_btf/finish_task_reaping` (5.5);
+//! - command lines: `tp_btf/sched_process_exec`, `sched_process_fork` (5.5).
+//!
+//! Marks run in the context of the task that triggered the OOM, so `current` is not the victim.
+//! They read by helper: that every field is there matters here, nanoseconds do not.
+//! Cost: none until an OOM happens, but for a comparison with each signal sent, and
+//! for the command lines: about a microsecond per exec, a look-up and a copy per fork.
+
+mod charge;
+mod command;
+mod victim;
 
 use aya_ebpf::{
-    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, bpf_probe_read_kernel},
+    helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
     macros::{btf_tracepoint, fentry, kprobe},
     programs::{BtfTracePointContext, FEntryContext, ProbeContext},
 };
 use memtrace_ebpf::{
-    COMM_LEN,
     counts::Drop,
-    event::{ABSENT, OomMark},
+    oom::{KIND_DEATH, KIND_KILLED_AGAIN, KIND_REAPED, OomEnd},
 };
 
 use crate::{
+    bare::Bare,
     counters::dropped,
     globals::*,
-    maps::OOM_EVENTS,
+    maps::{KERNEL_SIGKILL, OOM_EVENTS, SIGNALLED},
     task::{self, Kernel},
 };
 
+const SIGKILL: u32 = 9;
+const SIGTERM: u32 = 15;
+/// `SEND_SIG_PRIV` (include/linux/sched/signal.h): the kernel itself sends.
+const SEND_SIG_PRIV: usize = 1;
+
+#[fentry]
+pub fn oom_kill_process_fentry(ctx: FEntryContext) -> i32 {
+    charge::of_oom_control(Bare::new(ctx.arg::<*const u8>(0)));
+    0
+}
+
+#[kprobe]
+pub fn oom_kill_process_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(control) = ctx.arg::<*const u8>(0) {
+        charge::of_oom_control(Bare::new(control));
+    }
+    0
+}
+
 #[btf_tracepoint(function = "mark_victim")]
 pub fn oom_mark_victim_task(ctx: BtfTracePointContext) -> i32 {
-    if let Some(victim) = Kernel::new(ctx.arg::<*const u8>(0)) {
-        marked(victim);
-    }
+    marked(Bare::new(ctx.arg::<*const u8>(0)));
     0
 }
 
 #[fentry]
 pub fn oom_mark_victim_fentry(ctx: FEntryContext) -> i32 {
-    if let Some(victim) = Kernel::new(ctx.arg::<*const u8>(0)) {
-        marked(victim);
+    marked(Bare::new(ctx.arg::<*const u8>(0)));
+    0
+}
+
+#[kprobe]
+pub fn oom_mark_victim_kprobe(ctx: ProbeContext) -> u32 {
+    if let Some(victim) = ctx.arg::<*const u8>(0) {
+        marked(Bare::new(victim));
     }
     0
 }
 
 #[btf_tracepoint(function = "mark_victim")]
 pub fn oom_mark_victim_pid(ctx: BtfTracePointContext) -> i32 {
-    send(OomMark {
-        victim_tid: ctx.arg::<u32>(0),
-        ..nothing_known()
-    });
+    charge::of_trigger();
+    victim::marked_thread(ctx.arg::<u32>(0));
     0
 }
 
-#[kprobe]
-pub fn oom_mark_victim_kprobe(ctx: ProbeContext) -> u32 {
-    let Some(victim) = ctx.arg::<*const u8>(0) else {
+#[inline(always)]
+fn marked(victim: Bare) {
+    charge::of_trigger();
+    victim::marked(victim, take_kernel_signal(victim));
+}
+
+/// Which signals end a process, and who sent them.
+#[btf_tracepoint(function = "signal_generate")]
+pub fn oom_signal(ctx: BtfTracePointContext) -> i32 {
+    let signal = ctx.arg::<u32>(0);
+    if signal != SIGKILL && signal != SIGTERM {
+        return 0;
+    }
+    let target = Bare::new(ctx.arg::<*const u8>(2));
+    if ctx.arg::<usize>(1) == SEND_SIG_PRIV {
+        if signal == SIGKILL {
+            kernel_killed(target);
+        }
+    } else {
+        victim::signalled(target, signal);
+    }
+    0
+}
+
+#[inline(always)]
+fn kernel_killed(target: Bare) {
+    let marked = target.follow(&OFF_TASK_SIGNAL).follow(&OFF_SIGNAL_OOM_MM);
+    // A dying PID 1, which has no memory any more, kills its namespace the same way.
+    let by_oom = !Bare::current().follow(&OFF_TASK_MM).is_none();
+    let tgid = target.u32(&OFF_TASK_TGID, 0);
+    if marked.is_none() {
+        note_kernel_signal(target);
+        if by_oom {
+            // Since 6.16 an exit is traced before it waits for the mark.
+            let _ = SIGNALLED.insert(tgid, 1, 0);
+        }
+    } else if by_oom {
+        end(KIND_KILLED_AGAIN, tgid);
+    }
+}
+
+/// The kill sends its signal just before the mark, under the victim's lock: on this CPU.
+#[inline(always)]
+fn note_kernel_signal(target: Bare) {
+    if let Some(slot) = KERNEL_SIGKILL.get_ptr_mut(0) {
+        // SAFETY: per-CPU value, and programs do not migrate while they run.
+        unsafe { *slot = sender_and(target) };
+    }
+}
+
+/// `SIGKILL` if the running task has just sent it to that process.
+#[inline(always)]
+fn take_kernel_signal(victim: Bare) -> u32 {
+    let expected = sender_and(victim);
+    let Some(slot) = KERNEL_SIGKILL.get_ptr_mut(0) else {
         return 0;
     };
-    // A kprobe's argument is a bare number to the verifier: read by helper.
-    let tid = raw::<u32>(victim, OFF_TASK_PID.load());
-    let tgid = raw::<u32>(victim, OFF_TASK_TGID.load());
-    let comm = raw::<[u8; COMM_LEN]>(victim, OFF_TASK_COMM.load());
-    send(OomMark {
-        victim_tid: tid.unwrap_or(0),
-        victim_tgid: tgid.unwrap_or(0),
-        victim_comm: comm.unwrap_or([0; COMM_LEN]),
-        ..nothing_known()
-    });
+    // SAFETY: per-CPU value, and programs do not migrate while they run.
+    unsafe {
+        let sent = *slot;
+        *slot = 0;
+        if sent == expected { SIGKILL } else { 0 }
+    }
+}
+
+#[inline(always)]
+fn sender_and(target: Bare) -> u64 {
+    let tid = bpf_get_current_pid_tgid() as u32;
+    u64::from(tid) << 32 | u64::from(target.u32(&OFF_TASK_TGID, 0))
+}
+
+#[btf_tracepoint(function = "finish_task_reaping")]
+pub fn oom_finish_task_reaping(ctx: BtfTracePointContext) -> i32 {
+    end(KIND_REAPED, ctx.arg::<u32>(0));
     0
 }
 
-#[inline(always)]
-fn raw<T: Copy>(base: *const u8, offset: u32) -> Option<T> {
-    if offset == memtrace_ebpf::offsets::ABSENT {
-        return None;
+#[btf_tracepoint(function = "sched_process_exec")]
+pub fn oom_command_exec(ctx: BtfTracePointContext) -> i32 {
+    let task = Kernel::new(ctx.arg::<*const u8>(0));
+    if let (Some(task), Some(program)) = (task, Kernel::new(ctx.arg::<*const u8>(2))) {
+        command::executed(task, Bare::new(program.address()));
     }
-    // SAFETY: the helper tolerates any address.
-    unsafe { bpf_probe_read_kernel(base.add(offset as usize).cast::<T>()).ok() }
+    0
 }
 
-#[inline(always)]
-fn marked(victim: Kernel) {
-    let mut mark = nothing_known();
-    mark.victim_tid = victim.read(&OFF_TASK_PID).unwrap_or(0);
-    mark.victim_tgid = victim.read(&OFF_TASK_TGID).unwrap_or(0);
-    mark.victim_comm = task::comm(victim);
-    mark.victim_cgroup_id = task::memory_cgroup(victim).unwrap_or(ABSENT);
-    if let Some(cred) = victim.follow(&OFF_TASK_CRED) {
-        mark.victim_uid = cred.read(&OFF_CRED_UID).unwrap_or(u32::MAX);
-    }
-    if let Some(signal) = victim.follow(&OFF_TASK_SIGNAL) {
-        if let Some(adjustment) = signal.read::<i16>(&OFF_SIGNAL_OOM_SCORE_ADJ) {
-            mark.oom_score_adj = i32::from(adjustment);
+#[btf_tracepoint(function = "sched_process_fork")]
+pub fn oom_command_fork(ctx: BtfTracePointContext) -> i32 {
+    let parent = Kernel::new(ctx.arg::<*const u8>(0));
+    let child = Kernel::new(ctx.arg::<*const u8>(1));
+    if let (Some(parent), Some(child)) = (parent, child) {
+        // A new thread runs the program of its process.
+        if child.read::<u32>(&OFF_TASK_PID).unwrap_or(0) == task::tgid(child) {
+            command::forked(parent, child);
         }
     }
-    if let Some(mm) = victim.follow(&OFF_TASK_MM) {
-        mark.total_vm_pages = mm.read(&OFF_MM_TOTAL_VM).unwrap_or(ABSENT);
-        mark.page_table_bytes = mm.read_by_helper(&OFF_MM_PGTABLES_BYTES).unwrap_or(ABSENT);
-        mark.anon_pages = not_negative(mm.read_by_helper(&OFF_MM_ANON_PAGES));
-        mark.file_pages = not_negative(mm.read_by_helper(&OFF_MM_FILE_PAGES));
-        mark.shmem_pages = not_negative(mm.read_by_helper(&OFF_MM_SHMEM_PAGES));
-        mark.swap_pages = not_negative(mm.read_by_helper(&OFF_MM_SWAP_PAGES));
-    }
-    send(mark);
+    0
 }
 
-/// Counters kept per CPU may be below zero for a moment; the kernel log shows 0 then.
+/// The last thread of a process ended; told if the process was a victim.
 #[inline(always)]
-fn not_negative(pages: Option<i64>) -> u64 {
-    match pages {
-        Some(pages) if pages < 0 => 0,
-        Some(pages) => pages as u64,
-        None => ABSENT,
+pub fn process_ended(tgid: u32, signal: Kernel) {
+    command::ended(tgid);
+    // `mark_oom_victim` leaves the memory that it is to free here.
+    let marked = signal.read::<u64>(&OFF_SIGNAL_OOM_MM).unwrap_or(0) != 0;
+    if was_signalled(signal, tgid) || marked {
+        end(KIND_DEATH, tgid);
     }
 }
 
-/// A mark with the trigger filled in and nothing known of the victim.
+/// Whether an OOM killer asked for this end.
 #[inline(always)]
-fn nothing_known() -> OomMark {
-    let pid_tgid = bpf_get_current_pid_tgid();
-    let trigger = task::current();
-    OomMark {
+fn was_signalled(signal: Kernel, tgid: u32) -> bool {
+    let code = signal.read::<u32>(&OFF_SIGNAL_GROUP_EXIT_CODE).unwrap_or(0);
+    // A process that a signal ended has its number here; all others are spared the look-up.
+    code & 0x7f != 0 && SIGNALLED.remove(tgid).is_ok()
+}
+
+#[inline(always)]
+fn end(kind: u32, id: u32) {
+    let Some(mut entry) = OOM_EVENTS.reserve::<OomEnd>(0) else {
+        dropped(Drop::OomRingFull);
+        return;
+    };
+    entry.write(OomEnd {
+        kind,
+        id,
         // SAFETY: takes no argument.
         time_ns: unsafe { bpf_ktime_get_boot_ns() },
-        victim_cgroup_id: ABSENT,
-        trigger_cgroup_id: trigger.and_then(task::memory_cgroup).unwrap_or(ABSENT),
-        total_vm_pages: ABSENT,
-        anon_pages: ABSENT,
-        file_pages: ABSENT,
-        shmem_pages: ABSENT,
-        swap_pages: ABSENT,
-        page_table_bytes: ABSENT,
-        victim_tid: 0,
-        victim_tgid: 0,
-        victim_uid: u32::MAX,
-        trigger_tgid: (pid_tgid >> 32) as u32,
-        trigger_tid: pid_tgid as u32,
-        oom_score_adj: i32::MAX,
-        victim_comm: [0; COMM_LEN],
-        trigger_comm: trigger.map_or([0; COMM_LEN], task::comm),
-    }
-}
-
-#[inline(always)]
-fn send(mark: OomMark) {
-    match OOM_EVENTS.reserve::<OomMark>(0) {
-        Some(mut entry) => {
-            entry.write(mark);
-            entry.submit(0);
-        }
-        None => dropped(Drop::OomRingFull),
-    }
+    });
+    entry.submit(0);
 }

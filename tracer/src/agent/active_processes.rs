@@ -1,17 +1,55 @@
 //! Looking at the processes that were active in an interval, in `/proc`.
 
-use std::time::Duration;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use crate::{
     host::{escape, process::ProcRoot},
     loader::counts::Counts,
-    model::{processes::Processes, snapshot::ProcessSnapshot},
+    model::{looks::Look, processes::Processes, snapshot::ProcessSnapshot},
     probes::heap,
 };
 
 /// Most processes looked at in an interval.
 const MOST: usize = 64;
-const COMM_CHARS: usize = 64;
+pub const COMM_CHARS: usize = 64;
+
+/// Looks at every process that is there when memtrace begins at `clock`.
+pub fn look_first(
+    processes: &mut Processes,
+    proc: &ProcRoot,
+    clock: Instant,
+    buffer: &mut Vec<u8>,
+) {
+    let Ok(entries) = fs::read_dir(proc.path("")) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(tgid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let Ok(reading) = proc.process(tgid, buffer) else {
+            continue;
+        };
+        // A kernel thread has no memory of its own.
+        if let (Some(start_ticks), Some(anon_bytes), Some(1..)) = (
+            reading.start_ticks,
+            reading.rss_anon_bytes,
+            reading.rss_bytes,
+        ) {
+            let look = Look {
+                at: clock.elapsed(),
+                anon_bytes,
+            };
+            if !processes.was_there(tgid, start_ticks, look) {
+                break;
+            }
+        }
+    }
+}
 
 /// Takes in the BPF counts, reads the most active processes, forgets those that are gone.
 pub fn look(

@@ -1,14 +1,17 @@
 //! What an agent is asked to do, and why it may not be able to.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, net::SocketAddr, path::PathBuf, time::Duration};
 
 use globset::GlobMatcher;
 use thiserror::Error;
 
 use crate::{
-    export::otlp::OtlpConfig,
+    analysis::Thresholds,
+    export::{otlp::OtlpConfig, prometheus::ListenError},
     host::HostError,
+    identity::{options::NamingConfig, sources::SourcesError},
     loader::{LoadError, Options},
+    store::StoreError,
 };
 
 /// Where the interval's numbers go.
@@ -16,6 +19,10 @@ use crate::{
 pub enum Output {
     Table,
     Json,
+    /// Only incidents, a line each.
+    Incidents,
+    /// The same as JSON lines.
+    IncidentsJson,
     None,
 }
 
@@ -28,8 +35,20 @@ pub struct Config {
     /// Only cgroups whose path matches are told.
     pub cgroup: Option<GlobMatcher>,
     pub cgroup_root: Option<PathBuf>,
+    /// Where incidents and analyses are kept; `None`: nowhere.
+    pub state_dir: Option<PathBuf>,
+    /// Pinned at a limit for this long without an OOM is told as a stall.
+    pub stall_after: Duration,
+    /// By which growth is judged; `None`: it is not.
+    pub thresholds: Option<Thresholds>,
     pub kernel: Options,
+    /// Pages sampled a second with the stacks that touched them; `None`: none are.
+    pub stack_samples_per_second: Option<f64>,
     pub otlp: Option<OtlpConfig>,
+    /// Who names containers.
+    pub naming: NamingConfig,
+    /// Where HTTP requests are answered; `None`: nowhere.
+    pub listen: Option<SocketAddr>,
 }
 
 /// memtrace cannot run.
@@ -39,10 +58,20 @@ pub enum RunError {
     Load(#[from] LoadError),
     #[error(transparent)]
     Host(#[from] HostError),
+    #[error("this kernel lets no program see OOM kills; `memtrace doctor` says why")]
+    NoOomHook,
+    #[error("{error}\n{remedy}", error = .0, remedy = .0.remedy())]
+    Store(#[from] StoreError),
     #[error("the OTLP export cannot start: {0}")]
     Otlp(String),
+    #[error(transparent)]
+    Names(#[from] SourcesError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("cannot write the output: {0}")]
     Output(io::Error),
+    #[error("no thread can be started: {0}")]
+    Threads(io::Error),
     #[error("signals cannot be handled: {0}")]
     Signals(io::Error),
     #[error("a ring buffer cannot be read: {0}")]

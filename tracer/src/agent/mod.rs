@@ -6,12 +6,15 @@
 mod active_processes;
 pub mod clock;
 mod config;
+mod evidence;
 mod otlp;
 mod output;
 pub mod own;
 pub mod readings;
 mod run;
-mod signals;
+mod running_commands;
+pub mod signals;
+pub mod stacks;
 
 pub use config::{Config, Output, RunError};
-pub use run::run;
+pub use run::{Pods, run};

@@ -1,18 +1,23 @@
 //! Standard output: one of table, JSON lines or nothing, filtered by cgroup.
 
 use std::{
-    io::{self, IsTerminal as _, stdout},
+    io::{self, IsTerminal as _, Write as _, stdout},
     time::{Duration, SystemTime},
 };
 
 use globset::GlobMatcher;
 
 use crate::{
-    export::console::{json::Json, size, table::Table, timestamp, writer::QueuedWriter},
+    export::console::{
+        incident as console_incident, json::Json, limit, size, table::Table, timestamp,
+        writer::QueuedWriter,
+    },
+    growth::GrowthChange,
+    incident::Incident,
     loader::Verdict,
     model::{
-        cgroups::Cgroup,
-        snapshot::{OomKill, Snapshot},
+        cgroup::Cgroup,
+        snapshot::{LimitChange, OomKill, Snapshot},
     },
     probes::lifecycle::LifecycleEvent,
 };
@@ -28,6 +33,8 @@ pub struct Outputs {
 enum Sink {
     Table(Table<QueuedWriter>),
     Json(Json<QueuedWriter>),
+    Incidents(QueuedWriter),
+    IncidentsJson(Json<QueuedWriter>),
     None,
 }
 
@@ -37,9 +44,12 @@ impl Outputs {
         let sink = match output {
             Output::Table => {
                 let colour = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-                Sink::Table(Table::new(out()?, colour))
+                let glob = only.as_ref().map(|only| only.glob().glob());
+                Sink::Table(Table::new(out()?, colour).chosen_by(glob))
             }
             Output::Json => Sink::Json(Json::new(out()?)),
+            Output::Incidents => Sink::Incidents(out()?),
+            Output::IncidentsJson => Sink::IncidentsJson(Json::new(out()?)),
             Output::None => Sink::None,
         };
         Ok(Self { sink, only })
@@ -48,7 +58,8 @@ impl Outputs {
     fn writer(&mut self) -> Option<&mut QueuedWriter> {
         match &mut self.sink {
             Sink::Table(table) => Some(table.out()),
-            Sink::Json(json) => Some(json.out()),
+            Sink::Json(json) | Sink::IncidentsJson(json) => Some(json.out()),
+            Sink::Incidents(out) => Some(out),
             Sink::None => None,
         }
     }
@@ -92,7 +103,7 @@ impl Outputs {
                     verdicts.len()
                 ))
             }
-            Sink::None => Ok(()),
+            Sink::Incidents(_) | Sink::IncidentsJson(_) | Sink::None => Ok(()),
         }
     }
 
@@ -106,7 +117,7 @@ impl Outputs {
                     });
                 table.interval(snapshot, width, height)
             }
-            Sink::None => Ok(()),
+            Sink::Incidents(_) | Sink::IncidentsJson(_) | Sink::None => Ok(()),
         }
     }
 
@@ -117,6 +128,56 @@ impl Outputs {
         match &mut self.sink {
             Sink::Json(json) => json.oom_kill(kill),
             Sink::Table(table) => table.oom_kill(kill),
+            Sink::Incidents(_) | Sink::IncidentsJson(_) | Sink::None => Ok(()),
+        }
+    }
+
+    /// A change of a verdict.
+    pub fn leak(&mut self, change: &GrowthChange) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Json(json) => json.leak(change),
+            Sink::Table(table) => table.leak(change),
+            Sink::Incidents(_) | Sink::IncidentsJson(_) | Sink::None => Ok(()),
+        }
+    }
+
+    /// A complete incident.
+    pub fn incident(&mut self, incident: &Incident) -> io::Result<()> {
+        if let Some(writer) = self.writer() {
+            writer.urgent();
+        }
+        match &mut self.sink {
+            Sink::Json(json) | Sink::IncidentsJson(json) => json.incident(incident),
+            Sink::Table(table) => {
+                let width = terminal_size::terminal_size().map_or(100, |(width, _)| width.0.into());
+                table.incident(incident, width)
+            }
+            Sink::Incidents(out) => {
+                writeln!(out, "{}", console_incident::line(incident))?;
+                out.flush()
+            }
+            Sink::None => Ok(()),
+        }
+    }
+
+    /// A limit that changed.
+    pub fn limit_changed(&mut self, change: &LimitChange) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Json(json) => json.limit_changed(change),
+            Sink::Table(table) => table.line(&limit::line(change)),
+            Sink::Incidents(_) | Sink::IncidentsJson(_) | Sink::None => Ok(()),
+        }
+    }
+
+    /// What Kubernetes says of an incident that was told before.
+    pub fn kubernetes_report(&mut self, incident: &Incident) -> io::Result<()> {
+        match &mut self.sink {
+            Sink::Json(json) | Sink::IncidentsJson(json) => json.kubernetes_report(incident),
+            Sink::Table(table) => table.line(&console_incident::reported(incident)),
+            Sink::Incidents(out) => {
+                writeln!(out, "{}", console_incident::reported(incident))?;
+                out.flush()
+            }
             Sink::None => Ok(()),
         }
     }

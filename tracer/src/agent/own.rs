@@ -6,7 +6,7 @@ use crate::{
     model::snapshot::{Loss, ProbeRun, SelfReading},
 };
 
-/// Reads memtrace's own cost and merges all losses that are not 0.
+/// Reads memtrace's own cost. Losses of 0 stay: the first one is no rise where there was no series before.
 pub fn read(
     loader: &Loader,
     losses: Vec<(&'static str, u64)>,

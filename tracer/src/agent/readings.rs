@@ -14,7 +14,7 @@ use crate::{
     host::{
         cgroup::{CgroupReader, ReadDepth},
         fd_budget::FdBudget,
-        hierarchy::CgroupHierarchy,
+        hierarchy::{CgroupHierarchy, CgroupMode},
         process::ProcRoot,
         walk::walk,
     },
@@ -127,28 +127,106 @@ impl Readings {
         cgroups.removed(id, now);
     }
 
-    /// Reads every cgroup as deep as it deserves; `active` had counts in this interval.
-    pub fn read(&mut self, cgroups: &mut Cgroups, active: &HashSet<u64>, now: std::time::Duration) {
+    /// All files of one cgroup now; `None` if it is gone or not watched.
+    pub fn read_now(&mut self, id: u64) -> Option<MemoryReading> {
+        let watched = self.watched.get_mut(&id)?;
+        watched.reader.read(ReadDepth::Full, &mut self.buffer).ok()
+    }
+
+    /// Processes of this very cgroup now, at most `most`; none if it is gone or not watched.
+    pub fn pids_now(&mut self, id: u64, most: usize) -> Vec<u32> {
+        let Some(watched) = self.watched.get_mut(&id) else {
+            return Vec::new();
+        };
+        let pids = watched.reader.pids(most, &mut self.buffer);
+        pids.map(|pids| pids.pids).unwrap_or_default()
+    }
+
+    /// `memory.oom.group` of a cgroup; always `false` on v1, which has none.
+    pub fn oom_group(&self, id: u64) -> Option<bool> {
+        if !self.hierarchy.is_v2() {
+            return Some(false);
+        }
+        let directory = self.watched.get(&id)?.reader.path();
+        let text = std::fs::read_to_string(directory.join("memory.oom.group")).ok()?;
+        Some(text.trim() == "1")
+    }
+
+    pub fn hierarchy(&self) -> &CgroupHierarchy {
+        &self.hierarchy
+    }
+
+    /// Of the memory controller's hierarchy.
+    pub fn mode(&self) -> CgroupMode {
+        self.hierarchy.mode
+    }
+
+    /// Whether memory and swap are limited together.
+    pub fn swap_counts_memory(&self) -> bool {
+        !self.hierarchy.is_v2()
+    }
+
+    /// Begins an interval: all cgroups are to be read.
+    pub fn begin(&mut self) -> Vec<u64> {
         self.interval += 1;
-        let mut gone = Vec::new();
-        for (&id, watched) in &mut self.watched {
+        self.watched.keys().copied().collect()
+    }
+
+    /// Reads some of the cgroups of an interval as deep as they deserve: in full those that were
+    /// active in it, and those that `deserves` it by their last reading.
+    pub fn read(
+        &mut self,
+        ids: &[u64],
+        cgroups: &mut Cgroups,
+        active: &HashSet<u64>,
+        deserves: &dyn Fn(&MemoryReading) -> bool,
+        done: &mut Done,
+    ) {
+        for &id in ids {
+            let Some(watched) = self.watched.get_mut(&id) else {
+                continue;
+            };
             let due = watched.fresh
                 || active.contains(&id)
-                || (id.wrapping_add(self.interval)).is_multiple_of(TURN);
+                || deserves(&watched.reading)
+                || has_turn(id, self.interval);
             match watched.read(due, &mut self.buffer) {
-                Ok(()) => cgroups.read(id, watched.reading),
-                Err(error) if error.is_gone() => gone.push(id),
+                Ok(depth) => {
+                    cgroups.read(id, watched.reading);
+                    if depth == ReadDepth::Full {
+                        cgroups.ran(id, watched.reader.cpu_ns(&mut self.buffer));
+                        done.in_full.push(id);
+                    }
+                }
+                Err(error) if error.is_gone() => done.gone.push(id),
                 Err(_) => self.failed += 1,
             }
-        }
-        for id in gone {
-            self.removed(cgroups, id, now);
         }
     }
 }
 
+/// Inode numbers go in steps, so an id is scattered first: else all have their turn at once.
+fn has_turn(id: u64, interval: u64) -> bool {
+    const SCATTER: u64 = 0x9e37_79b9_7f4a_7c15;
+    (id.wrapping_mul(SCATTER) >> 32)
+        .wrapping_add(interval)
+        .is_multiple_of(TURN)
+}
+
+/// What an interval's readings came to.
+#[derive(Debug, Default)]
+pub struct Done {
+    pub in_full: Vec<u64>,
+    /// Found to be removed.
+    pub gone: Vec<u64>,
+}
+
 impl Watched {
-    fn read(&mut self, due: bool, buffer: &mut Vec<u8>) -> Result<(), crate::host::HostError> {
+    fn read(
+        &mut self,
+        due: bool,
+        buffer: &mut Vec<u8>,
+    ) -> Result<ReadDepth, crate::host::HostError> {
         if !due {
             let usage = self.reader.read(ReadDepth::Usage, buffer)?.usage_bytes;
             self.reading.usage_bytes = usage;
@@ -158,12 +236,31 @@ impl Watched {
                 _ => false,
             };
             if !moved {
-                return Ok(());
+                return Ok(ReadDepth::Usage);
             }
         }
         self.reading = self.reader.read(ReadDepth::Full, buffer)?;
         self.full_at_usage = self.reading.usage_bytes;
         self.fresh = false;
-        Ok(())
+        Ok(ReadDepth::Full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turns_are_spread_whatever_the_step_of_inode_numbers() {
+        for step in [1, 4, 12, 32, 64] {
+            let per_interval = (0..TURN).map(|interval| {
+                let ids = (0..1200).map(|index| 4096 + index * step);
+                ids.filter(|id| has_turn(*id, interval)).count()
+            });
+            let counts: Vec<usize> = per_interval.collect();
+            assert_eq!(counts.iter().sum::<usize>(), 1200);
+            let most = counts.iter().max();
+            assert!(most < Some(&200), "step {step}: {counts:?}");
+        }
     }
 }

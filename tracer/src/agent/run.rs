@@ -1,4 +1,17 @@
-//! The loop: rings first, then the interval, until a signal, the duration or a closed output ends it.
+//! The loop: OOM records before all else, until a signal, the duration or a closed output ends it.
+
+mod asked;
+mod claims;
+mod growth;
+mod incidents;
+mod limits;
+mod naming;
+mod pods;
+mod reports;
+mod stacks;
+mod standing;
+mod telling;
+mod witness;
 
 use std::{
     collections::HashSet,
@@ -9,14 +22,21 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use crate::{
-    host::{hierarchy::CgroupHierarchy, process::ProcRoot},
+    export::prometheus::Endpoint,
+    host::{
+        hierarchy::CgroupHierarchy,
+        process::{ProcRoot, ticks, ticks_per_second},
+    },
+    identity::facts::KnownPlace,
     loader::{Loader, catalog::Family, counts::Counts, ring::Ring},
     model::{
-        cgroups::{Cgroups, Counted, Serving},
-        processes::Processes,
-        snapshot::{HostReading, OomKill, SelfReading, Snapshot},
+        cgroup::{Counted, Serving},
+        cgroups::Cgroups,
+        processes::{Beginning, Processes},
+        snapshot::{HostReading, MemoryReading},
     },
-    probes::{heap, lifecycle, lifecycle::LifecycleEvent, oom, reclaim},
+    probes::{heap, lifecycle, lifecycle::LifecycleEvent, reclaim},
+    store::{StateLock, Store, StoreLimits},
 };
 
 use super::{
@@ -24,13 +44,20 @@ use super::{
     config::{Config, Output, RunError},
     otlp::OtlpExport,
     output::Outputs,
-    own,
-    readings::Readings,
+    readings::{Done, Readings},
+    running_commands,
     signals::Signals,
+    stacks::Stacks,
 };
+use growth::Judging;
+use incidents::Incidents;
+use naming::Naming;
+pub use pods::Pods;
+use reports::Reports;
+use witness::{KillsBefore, Witness, read_since};
 
-/// Removed cgroups are kept this long.
-const GRACE: Duration = Duration::from_secs(60);
+/// Removed cgroups are kept this long: two scrapes a minute apart still see their last numbers.
+const GRACE: Duration = Duration::from_secs(130);
 /// All cgroups are looked for this often, in case an event was lost.
 const REDISCOVER: Duration = Duration::from_secs(60);
 /// Counts of unknown cgroups call for a search, at most this often.
@@ -39,8 +66,8 @@ const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
 const MANY_EVICTED: usize = 256;
 /// Time that a reader has for the last lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
-/// Growing processes told per cgroup.
-const PROCESSES_PER_CGROUP: usize = 3;
+/// Cgroups read between two looks at the ring of OOM records.
+const READ_AT_A_TIME: usize = 128;
 
 /// Traces until told to stop. Needs a tokio runtime with I/O and time.
 pub async fn run(config: Config) -> Result<(), RunError> {
@@ -62,6 +89,14 @@ fn give_memory_back() {
     unsafe { libc::malloc_trim(0) };
 }
 
+/// This moment.
+fn beginning() -> Beginning {
+    Beginning {
+        ticks: ticks(clock::boot_time()),
+        ticks_per_second: ticks_per_second(),
+    }
+}
+
 struct Agent {
     config: Config,
     loader: Loader,
@@ -74,61 +109,140 @@ struct Agent {
     proc: ProcRoot,
     outputs: Outputs,
     otlp: Option<OtlpExport>,
+    /// `None`: nobody can ask.
+    endpoint: Option<Endpoint>,
+    naming: Naming,
+    reports: Reports,
+    limit_pace: limits::Pace,
+    incidents: Incidents,
+    witness: Witness,
+    /// `None`: growth is not judged.
+    judging: Option<Judging>,
+    /// `None`: pages are not sampled.
+    stacks: Option<Stacks>,
     serving: Serving,
+    /// As of the last interval.
+    host: HostReading,
     started: SystemTime,
     clock: Instant,
     rediscovered: Instant,
     event_drops: u64,
+    /// Cgroups whose growers were not told because there were too many.
+    leaks_without_processes: u64,
     undecoded: u64,
     buffer: Vec<u8>,
     page_size: u64,
+    /// Last: what is above may write when it is dropped.
+    _state_lock: Option<StateLock>,
 }
 
 impl Agent {
     async fn start(mut config: Config) -> Result<Self, RunError> {
+        // Before anything reads or writes there.
+        let state_lock = match &config.state_dir {
+            Some(directory) => Some(StateLock::take(directory)?),
+            None => None,
+        };
         let hierarchy =
             CgroupHierarchy::detect(&ProcRoot::default(), config.cgroup_root.as_deref())?;
         let mode = hierarchy.mode;
         let most = config.kernel.max_cgroups as usize;
+        // Before the hooks: a kill from here on is seen, or missed.
+        let kills_before = KillsBefore::read();
         let mut loader = Loader::load(&config.kernel)?;
+        let only_incidents = matches!(config.output, Output::Incidents | Output::IncidentsJson);
+        if only_incidents && !loader.has("oom.mark_victim") {
+            return Err(RunError::NoOomHook);
+        }
         let counts = loader.counts()?;
+        let with_arguments = config.kernel.command_lines;
+        running_commands::tell(
+            &mut loader.commands()?,
+            &ProcRoot::default(),
+            with_arguments,
+            &mut Vec::new(),
+        );
         let oom_ring = loader.oom_ring()?;
         let event_ring = loader.event_ring()?;
+        let node = config.naming.options.node.clone();
+        let place = KnownPlace::default();
         let otlp = match config.otlp.take() {
-            Some(otlp) => {
-                Some(OtlpExport::start(&otlp).map_err(|error| RunError::Otlp(error.to_string()))?)
-            }
+            Some(otlp) => Some(
+                OtlpExport::start(&otlp, node.as_deref(), &place)
+                    .map_err(|error| RunError::Otlp(error.to_string()))?,
+            ),
             None => None,
         };
+        let endpoint = match config.listen {
+            Some(address) => Some(asked::endpoint(
+                address,
+                config.interval,
+                node.as_deref(),
+                &place,
+            )?),
+            None => None,
+        };
+        let readings = Readings::new(hierarchy, most);
+        let store = match &config.state_dir {
+            Some(directory) => Some(Store::open(directory, StoreLimits::default())?),
+            None => None,
+        };
+        let page_size = crate::loader::attach::page_size();
         let mut agent = Self {
+            witness: Witness::new(config.stall_after, page_size, config.state_dir.clone()),
+            naming: Naming::start(std::mem::take(&mut config.naming), place)?,
+            reports: Reports::default(),
+            limit_pace: limits::Pace::new(Instant::now()),
+            incidents: Incidents::new(&loader, readings.swap_counts_memory(), store),
+            judging: config
+                .thresholds
+                .take()
+                .map(|thresholds| Judging::new(thresholds, config.state_dir.as_deref())),
             serving: Serving {
                 heap: loader.serves(Family::Heap),
                 reclaim: loader.serves(Family::Reclaim),
                 lifecycle: loader.serves(Family::Lifecycle),
+                oom: loader.serves(Family::Oom),
             },
+            stacks: None,
             outputs: Outputs::new(config.output, config.cgroup.take()).map_err(RunError::Output)?,
-            readings: Readings::new(hierarchy, most),
+            readings,
             cgroups: Cgroups::new(most, GRACE),
-            processes: Processes::default(),
+            processes: Processes::new(config.interval, beginning()),
             proc: ProcRoot::default(),
+            host: HostReading::default(),
             started: SystemTime::now(),
             clock: Instant::now(),
             rediscovered: Instant::now(),
             event_drops: 0,
+            leaks_without_processes: 0,
             undecoded: 0,
             buffer: Vec::with_capacity(16 * 1024),
-            page_size: crate::loader::attach::page_size(),
+            page_size,
             config,
             loader,
             counts,
             oom_ring,
             event_ring,
             otlp,
+            endpoint,
+            _state_lock: state_lock,
         };
+        agent.start_stacks()?;
+        let sends_profiles = agent.otlp.as_ref().is_some_and(OtlpExport::sends_profiles);
+        if sends_profiles && agent.stacks.is_none() {
+            log::warn!("no profiles are sent: pages are not sampled here (--stacks)");
+        }
         // Loading parsed the kernel's types.
         give_memory_back();
         agent.cgroups.overflow = agent.rediscover();
         agent.warn_of_missing_probes();
+        active_processes::look_first(
+            &mut agent.processes,
+            &agent.proc,
+            agent.clock,
+            &mut agent.buffer,
+        );
         agent
             .outputs
             .start(
@@ -138,6 +252,7 @@ impl Agent {
                 &agent.loader.verdicts,
             )
             .map_err(RunError::Output)?;
+        agent.begin_witness(kills_before)?;
         Ok(agent)
     }
 
@@ -154,35 +269,42 @@ impl Agent {
         let end = tokio::time::sleep(end);
         tokio::pin!(end);
         loop {
-            let mut marks = Vec::new();
             let mut events = Vec::new();
+            let closes_in = [self.incidents.closes_in(), self.reports.due_in()];
+            let closes_in = closes_in.into_iter().flatten().min();
+            let close = tokio::time::sleep(closes_in.unwrap_or_default());
+            // A tick before the rings: an interval looks at them first, and a storm never holds it up.
             tokio::select! {
                 biased;
-                ready = self.oom_ring.drain(|record| marks.push(record.to_vec())) => {
-                    ready.map_err(RunError::Ring)?;
-                }
-                ready = self.event_ring.drain(|record| events.push(record.to_vec())) => {
-                    ready.map_err(RunError::Ring)?;
-                }
                 () = signals.any() => break,
                 () = &mut end => break,
                 _ = ticks.tick() => {
                     self.interval().await?;
                     continue;
                 }
+                ready = self.oom_ring.ready() => ready.map_err(RunError::Ring)?,
+                ready = self.event_ring.drain(|record| events.push(record.to_vec())) => {
+                    ready.map_err(RunError::Ring)?;
+                }
+                () = close, if closes_in.is_some() => {}
+                update = Naming::heard(&mut self.naming) => self.hear(update)?,
+                found = Stacks::heard(&mut self.stacks) => self.found_stacks(found),
+                ask = asked::next(&mut self.endpoint) => self.answer(ask),
             }
             for record in events {
                 self.event(&record)?;
             }
-            for record in marks {
-                self.mark(&record)?;
-            }
+            self.attend_oom()?;
         }
         // What happened since the last interval is told too.
-        self.interval().await
+        self.interval().await?;
+        self.finish_incidents()
     }
 
     fn stop(mut self) {
+        if let Some(judging) = &mut self.judging {
+            judging.keep_all();
+        }
         self.outputs.finish(LAST_LINES);
         if let Some(otlp) = self.otlp.take() {
             let host = self.proc.machine(&mut self.buffer).unwrap_or_default();
@@ -198,13 +320,17 @@ impl Agent {
             None => self.undecoded += 1,
             Some(LifecycleEvent::CgroupMade { id, path, time_ns }) => {
                 let since = clock::wall_clock(time_ns);
-                if !self.readings.made(&mut self.cgroups, id, &path, since) {
+                if self.readings.made(&mut self.cgroups, id, &path, since) {
+                    self.naming.name_new(&mut self.cgroups);
+                    self.incidents.born_cgroup(id);
+                } else {
                     self.cgroups.overflow += 1;
                 }
             }
             Some(LifecycleEvent::CgroupRemoved { id }) => {
                 self.readings
                     .removed(&mut self.cgroups, id, self.clock.elapsed());
+                self.forget_files(id)?;
             }
             Some(
                 event @ LifecycleEvent::ProcessExited {
@@ -219,30 +345,6 @@ impl Agent {
             }
         }
         Ok(())
-    }
-
-    /// A victim mark. Cgroups made just before are taken in first, for their names.
-    fn mark(&mut self, record: &[u8]) -> Result<(), RunError> {
-        self.drain_events()?;
-        let Some(mut kill) = oom::decode(record, self.page_size, clock::wall_clock) else {
-            self.undecoded += 1;
-            return Ok(());
-        };
-        self.name_cgroups(&mut kill);
-        let victim = kill.cgroup_id.and_then(|id| self.cgroups.get(id));
-        if victim.is_some_and(|cgroup| !self.outputs.wants(cgroup)) {
-            return Ok(());
-        }
-        self.outputs.oom_kill(&kill).map_err(RunError::Output)
-    }
-
-    fn name_cgroups(&self, kill: &mut OomKill) {
-        let name = |id: Option<u64>| {
-            id.and_then(|id| self.cgroups.get(id))
-                .map(|cgroup| cgroup.display.to_string())
-        };
-        kill.cgroup = name(kill.cgroup_id);
-        kill.trigger_cgroup = name(kill.trigger_cgroup_id);
     }
 
     fn drain_events(&mut self) -> Result<(), RunError> {
@@ -265,21 +367,20 @@ impl Agent {
     /// Reads everything, closes the interval, tells it.
     async fn interval(&mut self) -> Result<(), RunError> {
         self.drain_events()?;
-        let mut marks = Vec::new();
-        self.oom_ring
-            .drain_now(|record| marks.push(record.to_vec()));
-        for mark in marks {
-            self.mark(&mark)?;
-        }
-
+        self.attend_oom()?;
         let now = self.clock.elapsed();
-        let host = self.proc.machine(&mut self.buffer).unwrap_or_default();
-        self.cgroups.machine_bytes = host.mem_total_bytes;
         let active = self.count();
         if self.rediscovered.elapsed() >= self.rediscover_after() {
             self.rediscover();
         }
-        self.readings.read(&mut self.cgroups, &active, now);
+        let at = clock::boot_time();
+        let read = self.read_cgroups(&active, now)?;
+        let at = read_since(at);
+        // After the cgroups: what they counted is in the host's count too.
+        let host_at = clock::boot_time();
+        let host = self.proc.machine(&mut self.buffer).unwrap_or_default();
+        let host_at = read_since(host_at);
+        self.cgroups.machine_bytes = host.mem_total_bytes;
         active_processes::look(
             &mut self.processes,
             &mut self.counts,
@@ -288,49 +389,47 @@ impl Agent {
             now,
             &mut self.buffer,
         );
+        self.attend_oom()?;
         self.cgroups.close_interval(now);
+        self.look_at_files(&read, at, host.oom_kills, host_at)?;
+        self.tell_limit_changes()?;
+        self.watch_stacks();
+        self.judge(&host)?;
         let evicted = self.cgroups.evict(now);
         for &id in &evicted {
             self.counts.forget_cgroup(id);
+            self.incidents.forget_cgroup(id);
+            self.forget_files(id)?;
         }
+        self.attend_oom()?;
         if evicted.len() >= MANY_EVICTED {
             give_memory_back();
         }
 
-        let own = self.own();
-        let mut growing = self.processes.growing(PROCESSES_PER_CGROUP);
-        let told = match self.config.output {
-            Output::None => Vec::new(),
-            Output::Table => self
-                .cgroups
-                .live()
-                .filter(|cgroup| self.outputs.wants(cgroup))
-                .map(|cgroup| {
-                    cgroup.snapshot(self.serving, growing.remove(&cgroup.id).unwrap_or_default())
-                })
-                .collect(),
-            Output::Json => {
-                let outputs = &self.outputs;
-                let serving = self.serving;
-                self.cgroups
-                    .take_changed()
-                    .filter(|cgroup| outputs.wants(cgroup))
-                    .map(|cgroup| {
-                        cgroup.snapshot(serving, growing.remove(&cgroup.id).unwrap_or_default())
-                    })
-                    .collect()
-            }
-        };
-        let snapshot = Snapshot {
-            time: SystemTime::now(),
-            started: self.started,
-            host,
-            cgroups: told,
-            own,
-        };
-        self.outputs.interval(&snapshot).map_err(RunError::Output)?;
-        self.export(host, snapshot.own);
+        self.host = host;
+        self.follow_names()?;
+        self.tell_interval(host)?;
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.health.interval_ended();
+        }
         Ok(())
+    }
+
+    /// An OOM is told between the readings of an interval, not after thousands of them.
+    fn read_cgroups(&mut self, active: &HashSet<u64>, now: Duration) -> Result<Vec<u64>, RunError> {
+        let mut done = Done::default();
+        for ids in self.readings.begin().chunks(READ_AT_A_TIME) {
+            let witness = &self.witness;
+            let deserves = |memory: &MemoryReading| witness.deserves_reading(memory);
+            self.readings
+                .read(ids, &mut self.cgroups, active, &deserves, &mut done);
+            self.attend_oom()?;
+        }
+        for id in done.gone {
+            self.readings.removed(&mut self.cgroups, id, now);
+            self.forget_files(id)?;
+        }
+        Ok(done.in_full)
     }
 
     /// Without the lifecycle probes every cgroup has to be looked for.
@@ -384,50 +483,6 @@ impl Agent {
             }
         }
         active
-    }
-
-    fn own(&mut self) -> SelfReading {
-        let mut losses = self.counts.drops();
-        losses.push(("cgroup_reading_failed", self.readings.failed));
-        losses.push(("cgroup_not_tracked", self.cgroups.overflow));
-        losses.push(("output_dropped", self.outputs.dropped()));
-        losses.push(("record_not_decoded", self.undecoded));
-        if let Some(otlp) = &self.otlp {
-            losses.extend(otlp.losses());
-        }
-        let tracked = self.cgroups.live().count() as u64;
-        own::read(&self.loader, losses, tracked, &mut self.buffer)
-    }
-
-    fn export(&mut self, host: HostReading, own: SelfReading) {
-        let Some(offered) = self
-            .otlp
-            .as_ref()
-            .filter(|otlp| otlp.due())
-            .map(OtlpExport::offered)
-        else {
-            return;
-        };
-        let snapshot = self.full_snapshot(host, own, offered);
-        if let Some(otlp) = &mut self.otlp {
-            otlp.offer(snapshot, self.clock.elapsed());
-        }
-    }
-
-    /// All cgroups that exist, and those removed since `since`: their last numbers.
-    fn full_snapshot(&self, host: HostReading, own: SelfReading, since: Duration) -> Snapshot {
-        Snapshot {
-            time: SystemTime::now(),
-            started: self.started,
-            host,
-            cgroups: self
-                .cgroups
-                .live_since(since)
-                .filter(|cgroup| self.outputs.wants(cgroup))
-                .map(|cgroup| cgroup.snapshot(self.serving, Vec::new()))
-                .collect(),
-            own,
-        }
     }
 
     fn warn_of_missing_probes(&self) {

@@ -19,7 +19,7 @@ use nix::fcntl::{AtFlags, OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat, fstatat};
 
 use super::fd_budget::{FdBudget, FdPermit};
-use super::fields::{limit_v1, limit_v2, number, pressure};
+use super::fields::{keyed_numbers, limit_v1, limit_v2, number, pressure};
 use super::process::page_size;
 use super::pseudo_file::{read_record, read_stream};
 use super::{CgroupHierarchy, HostError, cgroup_v1, cgroup_v2};
@@ -203,6 +203,24 @@ impl CgroupReader {
             }
             Ok(reading)
         })
+    }
+
+    /// `usage_usec` of `cpu.stat`, which every cgroup v2 has, with or without the CPU controller.
+    /// `None` on v1, where CPU time is of another hierarchy.
+    pub fn cpu_ns(&mut self, buffer: &mut Vec<u8>) -> Option<u64> {
+        if !self.is_v2 {
+            return None;
+        }
+        self.with_directory(|reader, directory| {
+            let text = open_file(directory, c"cpu.stat")
+                .and_then(|file| read_record(&file, buffer))
+                .map_err(|error| reader.gone_or(error))?;
+            let mut lines = keyed_numbers(text);
+            let usage = lines.find(|(key, _)| *key == b"usage_usec");
+            Ok(usage.and_then(|(_, usec)| usec.checked_mul(1000)))
+        })
+        .ok()
+        .flatten()
     }
 
     /// The processes of this very cgroup, at most `most`.

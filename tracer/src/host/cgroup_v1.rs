@@ -37,13 +37,20 @@ pub fn read_stat(text: &[u8], into: &mut MemoryReading) {
     into.refaults = refaults;
 }
 
-/// `memory.oom_control`: kills of processes of this cgroup (`oom_kill`, since 4.13).
+/// `memory.oom_control`: kills of processes of this cgroup (`oom_kill`, since 4.13), whether tasks
+/// wait in an OOM, and whether its OOM killer is switched off.
 pub fn read_oom_control(text: &[u8], into: &mut MemoryReading) {
-    let kills = keyed_numbers(text)
-        .find(|(key, _)| *key == b"oom_kill")
-        .map(|(_, value)| value);
-    into.events.oom_kill = kills;
-    into.events_local.oom_kill = kills;
+    for (key, value) in keyed_numbers(text) {
+        match key {
+            b"oom_kill" => {
+                into.events.oom_kill = Some(value);
+                into.events_local.oom_kill = Some(value);
+            }
+            b"under_oom" => into.under_oom = Some(value != 0),
+            b"oom_kill_disable" => into.oom_kill_disable = Some(value != 0),
+            _ => {}
+        }
+    }
 }
 
 /// `memory.failcnt`: how often this cgroup's own limit was hit.
@@ -104,6 +111,22 @@ mod tests {
         );
         assert_eq!(reading.events, reading.events_local);
         assert_eq!(reading.events.oom, None);
+    }
+
+    #[test]
+    fn oom_control_of_a_cgroup_that_waits() {
+        let mut reading = MemoryReading::default();
+        read_oom_control(b"oom_kill_disable 1\nunder_oom 1\n", &mut reading);
+        assert_eq!(
+            (reading.oom_kill_disable, reading.under_oom),
+            (Some(true), Some(true))
+        );
+        assert_eq!(reading.events.oom_kill, None);
+        read_oom_control(b"oom_kill_disable 0\nunder_oom 0\n", &mut reading);
+        assert_eq!(
+            (reading.oom_kill_disable, reading.under_oom),
+            (Some(false), Some(false))
+        );
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub fn read_stat(text: &[u8], into: &mut MemoryReading) {
             b"pgfault" => into.faults = Some(value),
             b"pgmajfault" => into.major_faults = Some(value),
             b"kernel" => kernel = Some(value),
+            b"slab_reclaimable" => into.slab_reclaimable_bytes = Some(value),
             b"slab" => {
                 into.slab_bytes = Some(value);
                 add(&mut kernel_parts, value);
@@ -85,6 +86,7 @@ mod tests {
             shmem_bytes: Some(12288),
             kernel_bytes: Some(921600),
             slab_bytes: Some(680464),
+            slab_reclaimable_bytes: Some(393216),
             sock_bytes: Some(4096),
             faults: Some(8871),
             major_faults: Some(34),

@@ -9,7 +9,9 @@
 //! - [`fd_budget`]: how many file descriptors the cgroup readers may keep
 //! - [`mod@walk`]: all cgroups with their ids
 //! - [`mod@effective_limit`]: the smallest limit that binds a cgroup
-//! - [`process`], [`machine`]: processes, memtrace itself, the whole host
+//! - [`process`], [`mappings`], [`machine`]: processes, what they map, the whole host
+//! - [`open_in_root`]: files as a process sees them
+//! - [`own_limit`]: how much memory memtrace itself may use
 //! - [`escape`]: untrusted names made safe to show
 //! - [`pseudo_file`], [`fields`]: reading and taking apart small kernel files
 
@@ -22,6 +24,9 @@ pub mod fd_budget;
 pub mod fields;
 pub mod hierarchy;
 pub mod machine;
+pub mod mappings;
+pub mod open_in_root;
+pub mod own_limit;
 pub mod process;
 pub mod pseudo_file;
 pub mod walk;

@@ -6,12 +6,16 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use nix::unistd::{SysconfVar, sysconf};
 
 use super::fields::number;
-use super::pseudo_file::read_record;
+use super::pseudo_file::{read_record, read_stream};
 use super::{CgroupMode, HostError, path_from_bytes};
+
+/// Longest name of a process shown, characters.
+const COMM_CHARS: usize = 64;
 
 /// Where procfs is mounted; `/proc` by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +80,29 @@ impl ProcRoot {
         Ok(reading)
     }
 
+    /// Where the first stack of a process begins (`startstack`, which changes with every exec;
+    /// `None` without the right to trace it), and its name, escaped for display.
+    pub fn program_of(&self, pid: u32) -> Result<(Option<u64>, String), HostError> {
+        let mut buffer = Vec::new();
+        let text = read(&self.path(&format!("{pid}/stat")), &mut buffer)?;
+        let stat = Stat::parse(text);
+        let start_stack = stat.and_then(|stat| stat.field(28)).filter(|at| *at > 1);
+        let comm = stat.map_or(&b""[..], |stat| stat.comm);
+        Ok((start_stack, super::escape::display(comm, COMM_CHARS)))
+    }
+
+    /// Arguments of a process, each with its NUL, at most 64 KiB. Untrusted.
+    pub fn command_line<'b>(
+        &self,
+        pid: u32,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<&'b [u8], HostError> {
+        let path = self.path(&format!("{pid}/cmdline"));
+        File::open(&path)
+            .and_then(|file| read_stream(&file, buffer, 64 * 1024))
+            .map_err(|error| HostError::read(&path, error))
+    }
+
     /// Path of a process in the memory hierarchy as this cgroup namespace sees it: it starts with
     /// `/`, and with `/..` when the process is outside the namespace. `None` when the file does not
     /// tell. A removed cgroup2 ends in ` (deleted)`.
@@ -93,7 +120,7 @@ impl ProcRoot {
     pub fn self_usage(&self, buffer: &mut Vec<u8>) -> Result<SelfUsage, HostError> {
         let stat = Stat::parse(read(&self.path("self/stat"), buffer)?);
         let ticks = stat.and_then(|stat| stat.field(14)?.checked_add(stat.field(15)?));
-        let per_second = system_value(SysconfVar::CLK_TCK, 100);
+        let per_second = ticks_per_second();
         let cpu_ns = ticks.map(|ticks| {
             let nanoseconds = u128::from(ticks) * 1_000_000_000 / u128::from(per_second);
             u64::try_from(nanoseconds).unwrap_or(u64::MAX)
@@ -101,6 +128,17 @@ impl ProcRoot {
         let (rss_bytes, _) = statm(read(&self.path("self/statm"), buffer)?);
         Ok(SelfUsage { rss_bytes, cpu_ns })
     }
+}
+
+/// Of the clock that start times and CPU times are told in.
+pub fn ticks_per_second() -> u64 {
+    system_value(SysconfVar::CLK_TCK, 100)
+}
+
+/// A time since boot as `/proc/PID/stat` tells it.
+pub fn ticks(since_boot: Duration) -> u64 {
+    let ticks = since_boot.as_nanos() * u128::from(ticks_per_second()) / 1_000_000_000;
+    u64::try_from(ticks).unwrap_or(u64::MAX)
 }
 
 /// Bytes in a page.

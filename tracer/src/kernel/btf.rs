@@ -138,6 +138,11 @@ impl<'a> Btf<'a> {
         Some(offset)
     }
 
+    /// Bytes of a struct.
+    pub fn size_of(&self, strukt: &str) -> Option<u32> {
+        self.size(self.find(strukt, |kind| kind == KIND_STRUCT)?, 0)
+    }
+
     /// Value of an enumerator of any enum.
     pub fn enumerator(&self, name: &str) -> Option<u32> {
         let wanted = self.string_offset(name)?;

@@ -77,8 +77,54 @@ pub const FIELDS: &[Field] = &[
         "signal_struct",
         &["oom_score_adj"],
     ),
+    optional("OFF_TASK_ACTIVE_MEMCG", "task_struct", &["active_memcg"]),
+    optional(
+        "OFF_TASK_START_BOOTTIME",
+        "task_struct",
+        &["start_boottime"],
+    ),
+    optional("OFF_SIGNAL_OOM_MM", "signal_struct", &["oom_mm"]),
+    optional(
+        "OFF_SIGNAL_GROUP_EXIT_CODE",
+        "signal_struct",
+        &["group_exit_code"],
+    ),
+    optional("OFF_SIGNAL_PID", "signal_struct", &["pids[PIDTYPE_TGID]"]),
+    optional("OFF_PID_LEVEL", "pid", &["level"]),
+    optional("OFF_PID_NUMBERS", "pid", &["numbers"]),
+    optional("OFF_UPID_NR", "upid", &["nr"]),
+    optional("OFF_CSS_SET_DFL_CGRP", "css_set", &["dfl_cgrp"]),
+    optional("OFF_CSS_PARENT", "cgroup_subsys_state", &["parent"]),
+    optional("OFF_MEMCG_CSS", "mem_cgroup", &["css"]),
+    optional("OFF_MEMCG_USAGE", "mem_cgroup", &["memory.usage"]),
+    optional("OFF_MEMCG_MAX", "mem_cgroup", &["memory.max"]),
+    optional("OFF_MEMCG_PARENT", "mem_cgroup", &["memory.parent"]),
+    optional("OFF_MEMCG_FAILCNT", "mem_cgroup", &["memory.failcnt"]),
+    optional("OFF_MEMCG_SWAP_USAGE", "mem_cgroup", &["swap.usage"]),
+    optional("OFF_MEMCG_SWAP_MAX", "mem_cgroup", &["swap.max"]),
+    optional(
+        "OFF_MEMCG_OOM_EVENTS",
+        "mem_cgroup",
+        &["memory_events_local[MEMCG_OOM]"],
+    ),
+    optional(
+        "OFF_MEMCG_OOM_KILLS",
+        "mem_cgroup",
+        &["memory_events_local[MEMCG_OOM_KILL]"],
+    ),
+    optional("OFF_OC_MEMCG", "oom_control", &["memcg"]),
+    optional("OFF_OC_GFP_MASK", "oom_control", &["gfp_mask"]),
+    optional("OFF_OC_ORDER", "oom_control", &["order"]),
+    optional("OFF_OC_TOTALPAGES", "oom_control", &["totalpages"]),
+    optional("OFF_OC_CHOSEN_POINTS", "oom_control", &["chosen_points"]),
+    optional("OFF_OC_CONSTRAINT", "oom_control", &["constraint"]),
+    optional("OFF_BPRM_INTERP", "linux_binprm", &["interp"]),
+    optional("OFF_MM_OWNER", "mm_struct", &["owner"]),
+    optional("OFF_MM_ARG_START", "mm_struct", &["arg_start"]),
+    optional("OFF_MM_ARG_END", "mm_struct", &["arg_end"]),
     optional("OFF_MM_TOTAL_VM", "mm_struct", &["total_vm"]),
     optional("OFF_MM_BRK", "mm_struct", &["brk"]),
+    optional("OFF_MM_START_STACK", "mm_struct", &["start_stack"]),
     optional("OFF_MM_PGTABLES_BYTES", "mm_struct", &["pgtables_bytes"]),
     optional("OFF_MM_FILE_PAGES", "mm_struct", RSS_FILE),
     optional("OFF_MM_ANON_PAGES", "mm_struct", RSS_ANON),
@@ -88,6 +134,9 @@ pub const FIELDS: &[Field] = &[
     optional("OFF_REGS_ARG1", "pt_regs", ARG1),
     optional("OFF_REGS_ARG2", "pt_regs", ARG2),
     optional("OFF_REGS_ARG3", "pt_regs", ARG3),
+    optional("OFF_REGS_IP", "pt_regs", IP),
+    optional("OFF_REGS_SP", "pt_regs", &["sp"]),
+    optional("OFF_REGS_BP", "pt_regs", BP),
     optional("OFF_REGS_RET", "pt_regs", RET),
 ];
 
@@ -112,6 +161,8 @@ mod args {
     pub const ARG2: &[&str] = &["dx"];
     pub const ARG3: &[&str] = &["r10"];
     pub const RET: &[&str] = &["ax"];
+    pub const IP: &[&str] = &["ip"];
+    pub const BP: &[&str] = &["bp"];
 }
 
 #[cfg(target_arch = "aarch64")]
@@ -122,15 +173,29 @@ mod args {
     pub const ARG2: &[&str] = &["regs[2]"];
     pub const ARG3: &[&str] = &["regs[3]"];
     pub const RET: &[&str] = &["regs[0]"];
+    pub const IP: &[&str] = &["pc"];
+    pub const BP: &[&str] = &["regs[29]"];
 }
 
-use args::{ARG0, ARG1, ARG2, ARG3, RET};
+use args::{ARG0, ARG1, ARG2, ARG3, BP, IP, RET};
+
+/// `enum oom_constraint` (include/linux/oom.h); `None` where this kernel has no such value.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OomConstraints {
+    pub none: Option<u32>,
+    pub cpuset: Option<u32>,
+    pub memory_policy: Option<u32>,
+    pub memcg: Option<u32>,
+}
 
 /// What this kernel has of [`FIELDS`].
 #[derive(Debug, Clone, Default)]
 pub struct Offsets {
     /// Global name and its value; `ABSENT` where the kernel has no such field.
     pub values: Vec<(&'static str, u32)>,
+    /// Bytes of `struct upid`, an array of which is stepped through.
+    pub upid_bytes: Option<u32>,
+    pub constraints: OomConstraints,
     /// `memory_cgrp_id`; `None` without the memory controller.
     pub memory_cgrp_id: Option<u32>,
 }
@@ -150,6 +215,13 @@ impl Offsets {
             .collect();
         Self {
             values,
+            upid_bytes: btf.size_of("upid"),
+            constraints: OomConstraints {
+                none: btf.enumerator("CONSTRAINT_NONE"),
+                cpuset: btf.enumerator("CONSTRAINT_CPUSET"),
+                memory_policy: btf.enumerator("CONSTRAINT_MEMORY_POLICY"),
+                memcg: btf.enumerator("CONSTRAINT_MEMCG"),
+            },
             memory_cgrp_id: btf.enumerator("memory_cgrp_id"),
         }
     }

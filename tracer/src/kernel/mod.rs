@@ -6,4 +6,5 @@
 pub mod btf;
 pub mod capability;
 pub mod fields;
+pub mod gfp;
 pub mod support;

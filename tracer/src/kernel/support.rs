@@ -10,6 +10,7 @@ use thiserror::Error;
 use super::{
     btf::{Btf, BtfError, Param},
     fields::Offsets,
+    gfp::GfpNames,
 };
 
 /// The facts cannot be had, so nothing can be loaded.
@@ -41,6 +42,8 @@ pub struct Support {
     pub attach_types: Vec<u8>,
     /// Where tracefs is mounted; `None` if it is not.
     pub tracefs: Option<PathBuf>,
+    /// Names of the gfp bits; `None` without tracefs.
+    pub gfp: Option<GfpNames>,
     /// Whether this kernel was built with kprobes.
     pub kprobes: bool,
     /// `none`, `integrity` or `confidentiality`; `None` where the kernel has no lockdown.
@@ -76,6 +79,9 @@ impl Support {
             .collect();
         Ok(Self {
             attach_types: btf.only(&attach_names),
+            gfp: tracefs
+                .as_deref()
+                .and_then(|tracefs| GfpNames::read(tracefs, &|name| btf.enumerator(name))),
             release: release(root),
             offsets: Offsets::resolve(&btf),
             tracepoints: tracepoints

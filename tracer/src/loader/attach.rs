@@ -17,16 +17,19 @@ use aya::{
     util::online_cpus,
 };
 use aya_obj::generated::bpf_func_id;
+use memtrace_ebpf::offsets::ABSENT;
 use thiserror::Error;
 
 use crate::kernel::support::{Support, SupportError, syscall_function};
 
 use super::{
-    catalog::{self, Alternative, Family, Hook},
+    catalog::{self, Alternative, Family, Hook, Probe},
+    commands::{self, Commands},
     counts::Counts,
     plan::{self, Helpers, Planned},
     refusal,
     ring::Ring,
+    stacks::{self, StackSamples},
 };
 
 /// The object that `cargo xtask ebpf` builds and verifies.
@@ -45,8 +48,16 @@ pub struct Options {
     pub max_cgroups: u32,
     /// Entries of the process map.
     pub max_processes: u32,
+    /// Sample pages with the stacks that touched them.
+    pub stacks: bool,
+    /// Attach only probes whose names begin so.
+    pub only: Option<&'static [&'static str]>,
     /// Processes whose peak RSS stays below end without a record of their own.
     pub exit_min_bytes: u64,
+    /// Keep what each process was started as, for incidents; the executable's path is always kept.
+    pub command_lines: bool,
+    /// Process names of user-space OOM killers.
+    pub oom_killers: Vec<String>,
     /// Kinds of hooks never to use (`fexit`, `kretprobe`, `tp_btf`, …).
     pub skipped_hooks: Vec<String>,
 }
@@ -56,11 +67,27 @@ impl Default for Options {
         Self {
             heap: true,
             fault_sample: 64,
+            stacks: false,
+            only: None,
             max_cgroups: 8192,
             max_processes: 16384,
             exit_min_bytes: 16 << 20,
+            command_lines: true,
+            oom_killers: Vec::new(),
             skipped_hooks: Vec::new(),
         }
+    }
+}
+
+impl Options {
+    fn wants(&self, probe: &Probe) -> bool {
+        let chosen = |only: &[&str]| only.iter().any(|start| probe.name.starts_with(start));
+        self.only.is_none_or(chosen)
+            && match probe.family {
+                Family::Heap => self.heap,
+                Family::Fault => self.fault_sample > 0 || self.stacks,
+                _ => true,
+            }
     }
 }
 
@@ -100,6 +127,7 @@ pub struct Verdict {
 #[derive(Debug)]
 pub struct Loader {
     ebpf: Ebpf,
+    stack_seed: u64,
     pub support: Support,
     pub verdicts: Vec<Verdict>,
 }
@@ -133,17 +161,20 @@ impl Loader {
         let planned = plan::plan(
             &support,
             helpers,
-            |family| match family {
-                Family::Heap => options.heap,
-                Family::Fault => options.fault_sample > 0,
-                _ => true,
-            },
+            |probe| options.wants(probe),
             &options.skipped_hooks,
         );
 
         let page_size = page_size();
         let trusted = u32::from(helpers.trusted_task);
+        let command_lines = u32::from(options.command_lines);
+        let upid_bytes = support.offsets.upid_bytes.unwrap_or(ABSENT);
+        let page_shift = page_size.ilog2();
         let mask = options.fault_sample.max(1) - 1;
+        let stacks = u32::from(options.stacks);
+        let task_regs = u32::from(helpers.task_regs && helpers.trusted_task);
+        let stack_seed = stacks::seed();
+        let huge_pages = stacks::huge_page_bytes() / page_size;
         let exit_min_pages = options.exit_min_bytes.div_ceil(page_size);
         let mut loader = EbpfLoader::new();
         loader
@@ -152,8 +183,18 @@ impl Loader {
             .map_max_entries("RECLAIM", (options.max_cgroups / 4).max(64))
             .map_max_entries("PROCESSES", options.max_processes)
             .map_max_entries("BREAKS", options.max_processes)
+            .map_max_entries("COMMANDS", options.max_processes)
+            .map_max_entries("STACK_SHIFTS", options.max_cgroups)
+            .map_max_entries("STACK_SAMPLES", stacks::ring_bytes(options.stacks))
+            .override_global("STACKS", &stacks, true)
+            .override_global("TASK_REGS", &task_regs, true)
+            .override_global("STACK_SEED", &stack_seed, true)
+            .override_global("HUGE_PAGES", &huge_pages, true)
+            .override_global("COMMAND_LINES", &command_lines, true)
+            .override_global("SIZE_UPID", &upid_bytes, true)
             .override_global("TRUSTED_TASK", &trusted, true)
             .override_global("PAGE_SIZE", &page_size, true)
+            .override_global("PAGE_SHIFT", &page_shift, true)
             .override_global("FAULT_SAMPLE_MASK", &mask, true)
             .override_global("EXIT_MIN_PEAK_PAGES", &exit_min_pages, true)
             .override_global("MEMORY_CGRP_ID", &memory_cgrp_id, true);
@@ -161,6 +202,8 @@ impl Loader {
             loader.override_global(global, offset, true);
         }
         let mut ebpf = loader.load(OBJECT)?;
+        commands::name_killers(&mut ebpf, &options.oom_killers)?;
+        stacks::sample_nothing(&mut ebpf)?;
         let verdicts = planned
             .into_iter()
             .map(|planned| attach_first(&mut ebpf, planned, &btf, options))
@@ -169,7 +212,13 @@ impl Loader {
             ebpf,
             support,
             verdicts,
+            stack_seed,
         })
+    }
+
+    /// Where samples of pages arrive and their density is set. Once.
+    pub fn stack_samples(&mut self) -> Result<StackSamples, LoadError> {
+        Ok(StackSamples::take(&mut self.ebpf, self.stack_seed)?)
     }
 
     /// The maps to poll. Once.
@@ -177,7 +226,12 @@ impl Loader {
         Ok(Counts::take(&mut self.ebpf)?)
     }
 
-    /// The ring of victim marks. Once, in a tokio runtime.
+    /// What processes were started as. Once.
+    pub fn commands(&mut self) -> Result<Commands, LoadError> {
+        Ok(Commands::take(&mut self.ebpf)?)
+    }
+
+    /// The ring of OOM records. Once, in a tokio runtime.
     pub fn oom_ring(&mut self) -> Result<Ring, LoadError> {
         Ok(Ring::take(&mut self.ebpf, "OOM_EVENTS")?)
     }
@@ -185,6 +239,33 @@ impl Loader {
     /// The ring of cgroups and processes. Once, in a tokio runtime.
     pub fn event_ring(&mut self) -> Result<Ring, LoadError> {
         Ok(Ring::take(&mut self.ebpf, "EVENTS")?)
+    }
+
+    /// Whether a probe is attached, by its catalog name.
+    pub fn has(&self, probe: &str) -> bool {
+        self.verdicts
+            .iter()
+            .any(|verdict| verdict.probe == probe && verdict.attached.is_some())
+    }
+
+    /// Why page faults come without the address that was touched; `None`: they have it.
+    pub fn lacks_fault_addresses(&self) -> Option<String> {
+        let probe = |verdict: &&Verdict| verdict.probe == "fault.user";
+        let Some(verdict) = self.verdicts.iter().find(probe) else {
+            return Some("the fault probe is off".to_owned());
+        };
+        if verdict
+            .attached
+            .as_ref()
+            .is_some_and(|(program, _)| *program == "fault_user")
+        {
+            return None;
+        }
+        let reasons = verdict.rejected.iter();
+        let reasons: Vec<String> = reasons
+            .map(|(hook, why)| format!("{hook}: {why}"))
+            .collect();
+        Some(reasons.join("; "))
     }
 
     /// Whether any probe of a family is attached.

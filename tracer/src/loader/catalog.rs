@@ -108,6 +108,16 @@ const fn single(name: &'static str, family: Family, alternatives: &'static [Alte
     }
 }
 
+/// Adds fields to OOM incidents.
+const fn refinement(name: &'static str, alternatives: &'static [Alternative]) -> Probe {
+    Probe {
+        name,
+        family: Family::Oom,
+        alternatives,
+        essential: false,
+    }
+}
+
 /// Every probe. A new one is one row here, one program, one decoder.
 pub const CATALOG: &[Probe] = &[
     single(
@@ -131,6 +141,30 @@ pub const CATALOG: &[Probe] = &[
                 },
             ),
         ],
+    ),
+    refinement(
+        "oom.kill_process",
+        &[
+            on("oom_kill_process_fentry", Hook::FEntry("oom_kill_process")),
+            on("oom_kill_process_kprobe", Hook::KProbe("oom_kill_process")),
+        ],
+    ),
+    single(
+        "oom.signal",
+        Family::Oom,
+        &[tp("oom_signal", "signal_generate")],
+    ),
+    refinement(
+        "oom.reaped",
+        &[tp("oom_finish_task_reaping", "finish_task_reaping")],
+    ),
+    refinement(
+        "oom.command_exec",
+        &[tp("oom_command_exec", "sched_process_exec")],
+    ),
+    refinement(
+        "oom.command_fork",
+        &[tp("oom_command_fork", "sched_process_fork")],
     ),
     single(
         "lifecycle.cgroup_mkdir",

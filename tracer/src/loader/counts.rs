@@ -29,6 +29,21 @@ impl Counts {
         self.cgroups.iter().filter_map(Result::ok)
     }
 
+    /// Totals of one cgroup.
+    pub fn cgroup(&self, id: u64) -> Option<CgroupCounts> {
+        self.cgroups.get(&id, 0).ok()
+    }
+
+    /// Reclaim of one cgroup.
+    pub fn reclaim_of(&self, id: u64) -> Option<ReclaimCounts> {
+        self.reclaim.get(&id, 0).ok()
+    }
+
+    /// Totals of one process in one cgroup.
+    pub fn process(&self, key: &ProcessKey) -> Option<HeapCounts> {
+        self.processes.get(key, 0).ok()
+    }
+
     /// Totals by process and cgroup id.
     pub fn processes(&self) -> impl Iterator<Item = (ProcessKey, HeapCounts)> + '_ {
         self.processes.iter().filter_map(Result::ok)

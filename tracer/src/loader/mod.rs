@@ -5,9 +5,11 @@
 
 pub mod attach;
 pub mod catalog;
+pub mod commands;
 pub mod counts;
 pub mod plan;
 mod refusal;
 pub mod ring;
+pub mod stacks;
 
 pub use attach::{LoadError, Loader, Options, Verdict};

@@ -3,7 +3,7 @@
 use crate::kernel::btf::Param;
 use crate::kernel::support::{Support, syscall_function};
 
-use super::catalog::{Alternative, CATALOG, Family, FirstParam, Hook, Probe};
+use super::catalog::{Alternative, CATALOG, FirstParam, Hook, Probe};
 
 /// Helpers that some hooks need and that BTF does not tell.
 #[derive(Debug, Clone, Copy, Default)]
@@ -23,16 +23,16 @@ pub struct Planned {
     pub ruled_out: Vec<(String, String)>,
 }
 
-/// The plan for every probe whose family is wanted.
+/// The plan for every probe that is wanted.
 pub fn plan(
     support: &Support,
     helpers: Helpers,
-    wanted: impl Fn(Family) -> bool,
+    wanted: impl Fn(&Probe) -> bool,
     skipped_hooks: &[String],
 ) -> Vec<Planned> {
     CATALOG
         .iter()
-        .filter(|probe| wanted(probe.family))
+        .filter(|probe| wanted(probe))
         .map(|probe| {
             let mut planned = Planned {
                 probe,
@@ -113,6 +113,7 @@ fn obstacle(hook: &Hook, support: &Support, helpers: Helpers) -> Option<String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loader::catalog::Family;
 
     fn support() -> Support {
         Support {
@@ -181,7 +182,7 @@ mod tests {
         let planned = plan(
             &support(),
             Helpers::default(),
-            |family| family != Family::Heap,
+            |probe| probe.family != Family::Heap,
             &["fentry".to_owned()],
         );
         assert!(

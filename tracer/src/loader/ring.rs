@@ -30,6 +30,17 @@ impl Ring {
         Ok(())
     }
 
+    /// The next record, without waiting.
+    pub fn next_now(&mut self) -> Option<Vec<u8>> {
+        self.ring.get_mut().next().map(|record| record.to_vec())
+    }
+
+    /// Waits until there may be records, and takes none.
+    pub async fn ready(&mut self) -> io::Result<()> {
+        self.ring.readable_mut().await?.clear_ready();
+        Ok(())
+    }
+
     /// What is there now, without waiting.
     pub fn drain_now(&mut self, each: impl FnMut(&[u8])) {
         drain(self.ring.get_mut(), each);

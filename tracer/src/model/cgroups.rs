@@ -1,67 +1,27 @@
 //! The tree of memory cgroups: what each holds, how fast it changes, when it went.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use crate::host::{effective_limit::effective_limit, escape};
+use crate::{
+    host::effective_limit::effective_limit,
+    identity::{facts::Container, names::Names},
+};
 
 use super::{
-    history::History,
+    cgroup::{Cgroup, Counted},
+    history::SAMPLES,
     snapshot::{
-        CgroupSnapshot, EffectiveLimit, HeapTotals, LifecycleTotals, MemoryReading,
-        ProcessSnapshot, Rates, ReclaimTotals,
+        EffectiveLimit, LeakSnapshot, Limit, MemoryReading, OomKillCount, Rates, ReclaimTotals,
     },
 };
 
-/// Longest path shown, characters.
-const PATH_CHARS: usize = 512;
-
-/// One memory cgroup.
-#[derive(Debug)]
-pub struct Cgroup {
-    pub id: u64,
-    /// From the root of the hierarchy, raw, with a leading `/`.
-    pub path: PathBuf,
-    /// The same for people.
-    pub display: Arc<str>,
-    /// When counting began here.
-    pub since: SystemTime,
-    /// Seconds since memtrace started at which it was removed.
-    removed_at: Option<Duration>,
-    pub memory: MemoryReading,
-    pub effective_limit: Option<EffectiveLimit>,
-    pub heap: HeapTotals,
-    pub reclaim: Option<Box<ReclaimTotals>>,
-    pub lifecycle: LifecycleTotals,
-    sampled_faults: u64,
-    pub rates: Rates,
-    /// `usage_bytes`, one value an interval.
-    pub usage_history: History,
-    before: Option<Before>,
-    /// Something changed since it was last told.
-    changed: bool,
-}
-
-/// What rates are computed against.
-#[derive(Debug, Clone, Copy)]
-struct Before {
-    at: Duration,
-    memory: MemoryReading,
-    mapped_bytes: u64,
-}
-
-/// What one interval found out about a cgroup.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Counted {
-    pub heap: HeapTotals,
-    pub lifecycle: LifecycleTotals,
-    /// Faults that the samples taken here stand for.
-    pub sampled_faults: u64,
-}
+/// Whoever may make cgroups decides how many are removed, and each costs as much as a live one.
+const LIVE_PER_REMOVED: usize = 4;
 
 /// All cgroups, live and lately removed.
 #[derive(Debug)]
@@ -72,7 +32,7 @@ pub struct Cgroups {
     removed: VecDeque<u64>,
     /// Forgotten since the last eviction because there were too many removed ones.
     crowded_out: Vec<u64>,
-    /// Most live cgroups, and most removed ones, that are kept.
+    /// Most live cgroups that are kept, and of removed ones one for each [`LIVE_PER_REMOVED`].
     most: usize,
     /// Cgroups whose numbers were not told because there were too many.
     pub overflow: u64,
@@ -80,6 +40,13 @@ pub struct Cgroups {
     pub machine_bytes: Option<u64>,
     /// A limit changed or a cgroup came: effective limits are to be found anew.
     limits_changed: bool,
+    limit_changes: Vec<(u64, Limit, Limit)>,
+    /// Made since names were last given.
+    unnamed: Vec<u64>,
+    /// A cgroup came or went: who has children is to be found anew.
+    tree_changed: bool,
+    /// When the last intervals ended, newest first.
+    interval_ends: VecDeque<Duration>,
 }
 
 impl Cgroups {
@@ -94,6 +61,10 @@ impl Cgroups {
             grace,
             machine_bytes: None,
             limits_changed: true,
+            limit_changes: Vec::new(),
+            unnamed: Vec::new(),
+            tree_changed: true,
+            interval_ends: VecDeque::new(),
         }
     }
 
@@ -110,30 +81,28 @@ impl Cgroups {
         } else {
             Path::new("/").join(path)
         };
-        let display = escape::display(path.as_os_str().as_encoded_bytes(), PATH_CHARS).into();
         self.by_path.insert(path.clone(), id);
         self.limits_changed = true;
-        self.by_id.insert(
-            id,
-            Cgroup {
-                id,
-                path,
-                display,
-                since,
-                removed_at: None,
-                memory: MemoryReading::default(),
-                effective_limit: None,
-                heap: HeapTotals::default(),
-                reclaim: None,
-                lifecycle: LifecycleTotals::default(),
-                sampled_faults: 0,
-                rates: Rates::default(),
-                usage_history: History::default(),
-                before: None,
-                changed: true,
-            },
-        );
+        self.tree_changed = true;
+        self.by_id.insert(id, Cgroup::new(id, path, since));
+        self.unnamed.push(id);
         true
+    }
+
+    /// Cgroups that came since the last call.
+    pub fn take_unnamed(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.unnamed)
+    }
+
+    /// Who a cgroup is, and the container that it is.
+    pub fn named(&mut self, id: u64, names: Arc<Names>, container: Option<Arc<Container>>) {
+        if let Some(cgroup) = self.by_id.get_mut(&id)
+            && (cgroup.names != names || cgroup.container != container)
+        {
+            cgroup.names = names;
+            cgroup.container = container;
+            cgroup.changed = true;
+        }
     }
 
     /// A cgroup is gone; its last numbers stay for the grace period.
@@ -144,12 +113,13 @@ impl Cgroups {
                 cgroup.rates = Rates::default();
                 cgroup.changed = true;
                 self.removed.push_back(id);
+                self.tree_changed = true;
             }
             if self.by_path.get(&cgroup.path) == Some(&id) {
                 self.by_path.remove(&cgroup.path);
             }
         }
-        if self.removed.len() > self.most
+        if self.removed.len() > self.most.div_ceil(LIVE_PER_REMOVED)
             && let Some(oldest) = self.removed.pop_front()
         {
             let untold = self
@@ -181,7 +151,24 @@ impl Cgroups {
         if let Some(cgroup) = self.by_id.get_mut(&id) {
             cgroup.changed |= cgroup.memory != memory;
             self.limits_changed |= cgroup.memory.limit != memory.limit;
+            if let (Some(from), Some(to)) = (cgroup.memory.limit, memory.limit)
+                && from != to
+            {
+                self.limit_changes.push((id, from, to));
+            }
             cgroup.memory = memory;
+        }
+    }
+
+    /// Limits that changed since the last call, before and after.
+    pub fn take_limit_changes(&mut self) -> Vec<(u64, Limit, Limit)> {
+        std::mem::take(&mut self.limit_changes)
+    }
+
+    /// CPU time, which changes all the time and is not told.
+    pub fn ran(&mut self, id: u64, cpu_ns: Option<u64>) {
+        if let Some(cgroup) = self.by_id.get_mut(&id) {
+            cgroup.cpu_ns = cpu_ns;
         }
     }
 
@@ -208,16 +195,112 @@ impl Cgroups {
         }
     }
 
+    /// The kernel killed one process of this very cgroup. `false` if the cgroup is not known.
+    pub fn oom_killed(
+        &mut self,
+        id: u64,
+        scope: Option<&'static str>,
+        group: Option<bool>,
+    ) -> bool {
+        let Some(cgroup) = self.by_id.get_mut(&id) else {
+            return false;
+        };
+        let kills = &mut cgroup.oom_kills;
+        match kills
+            .iter_mut()
+            .find(|kills| (kills.scope, kills.group) == (scope, group))
+        {
+            Some(kills) => kills.count += 1,
+            None => kills.push(OomKillCount {
+                scope,
+                group,
+                count: 1,
+            }),
+        }
+        true
+    }
+
     /// Ends an interval at `now` (since start): rates, history, effective limits.
     pub fn close_interval(&mut self, now: Duration) {
         if std::mem::take(&mut self.limits_changed) {
             self.find_effective_limits();
         }
+        if std::mem::take(&mut self.tree_changed) {
+            self.find_parents();
+        }
+        let began = self.last_interval();
+        self.interval_ends.push_front(now);
+        self.interval_ends.truncate(SAMPLES);
         for cgroup in self.by_id.values_mut() {
             if cgroup.removed_at.is_none() {
-                cgroup.close_interval(now);
+                cgroup.close_interval(began, now);
             }
         }
+    }
+
+    /// End of the last interval, since memtrace started.
+    pub fn last_interval(&self) -> Option<Duration> {
+        self.interval_ends.front().copied()
+    }
+
+    /// Usage of a cgroup at the ends of the last intervals, newest first.
+    pub fn usage_history(&self, id: u64) -> impl Iterator<Item = (Duration, u64)> {
+        let cgroup = self.by_id.get(&id);
+        let removed_at = cgroup.and_then(|cgroup| cgroup.removed_at);
+        let ends = self
+            .interval_ends
+            .iter()
+            .filter(move |end| removed_at.is_none_or(|at| **end <= at));
+        cgroup
+            .into_iter()
+            .flat_map(|cgroup| cgroup.usage_history.newest_first())
+            .zip(ends)
+            .filter_map(|(usage, end)| Some((*end, usage?)))
+    }
+
+    /// Whether a cgroup is another or above it. Unknown ones are: they exclude nothing.
+    pub fn is_above(&self, upper: u64, lower: u64) -> bool {
+        match (self.by_id.get(&upper), self.by_id.get(&lower)) {
+            (Some(upper), Some(lower)) => lower.path.starts_with(&upper.path),
+            _ => true,
+        }
+    }
+
+    /// The same, for sure.
+    pub fn is_known_above(&self, upper: u64, lower: u64) -> bool {
+        self.by_id.contains_key(&upper)
+            && self.by_id.contains_key(&lower)
+            && self.is_above(upper, lower)
+    }
+
+    /// The live cgroup at a path.
+    pub fn id_of(&self, path: &Path) -> Option<u64> {
+        self.by_path.get(path).copied()
+    }
+
+    /// A cgroup and all below it, removed ones too.
+    pub fn subtree(&self, id: u64) -> impl Iterator<Item = &Cgroup> {
+        let top = self.by_id.get(&id).map(|cgroup| cgroup.path.clone());
+        self.by_id
+            .values()
+            .filter(move |cgroup| top.as_ref().is_some_and(|top| cgroup.path.starts_with(top)))
+    }
+
+    /// What tasks of each live cgroup and below it lost in reclaim, removed ones included; cgroups that
+    /// lost nothing are left out.
+    pub fn stall_ns_with_below(&self) -> HashMap<u64, u64> {
+        let mut sums = HashMap::new();
+        for cgroup in self.by_id.values() {
+            let stall_ns = cgroup.counters().stall_ns;
+            if stall_ns == 0 {
+                continue;
+            }
+            let with_above = cgroup.path.ancestors();
+            for id in with_above.filter_map(|path| self.by_path.get(path)) {
+                *sums.entry(*id).or_default() += stall_ns;
+            }
+        }
+        sums
     }
 
     fn find_effective_limits(&mut self) {
@@ -230,6 +313,35 @@ impl Cgroups {
                 cgroup.changed |= cgroup.effective_limit != limit;
                 cgroup.effective_limit = limit;
             }
+        }
+    }
+
+    fn find_parents(&mut self) {
+        let parents: HashSet<u64> = self
+            .live()
+            .filter_map(|cgroup| self.by_path.get(cgroup.path.parent()?).copied())
+            .collect();
+        for cgroup in self.by_id.values_mut() {
+            cgroup.has_children = parents.contains(&cgroup.id);
+        }
+    }
+
+    /// The live cgroups above one, nearest first.
+    pub fn above(&self, cgroup: &Cgroup) -> impl Iterator<Item = &Cgroup> {
+        cgroup
+            .path
+            .ancestors()
+            .skip(1)
+            .filter_map(|path| self.by_id.get(self.by_path.get(path)?))
+    }
+
+    /// What the growth analysis says now.
+    pub fn judged(&mut self, id: u64, leak: Option<LeakSnapshot>) {
+        if let Some(cgroup) = self.by_id.get_mut(&id)
+            && cgroup.leak != leak
+        {
+            cgroup.leak = leak;
+            cgroup.changed = true;
         }
     }
 
@@ -252,6 +364,11 @@ impl Cgroups {
         self.by_id.get(&id)
     }
 
+    /// All that are held, removed ones too.
+    pub fn all(&self) -> impl Iterator<Item = &Cgroup> {
+        self.by_id.values()
+    }
+
     /// Cgroups that exist.
     pub fn live(&self) -> impl Iterator<Item = &Cgroup> {
         self.by_id
@@ -272,157 +389,6 @@ impl Cgroups {
     }
 }
 
-/// Which families count; the others' numbers are unknown, not 0.
-#[derive(Debug, Clone, Copy)]
-pub struct Serving {
-    pub heap: bool,
-    pub reclaim: bool,
-    pub lifecycle: bool,
-}
-
-impl Cgroup {
-    pub fn is_removed(&self) -> bool {
-        self.removed_at.is_some()
-    }
-
-    fn close_interval(&mut self, now: Duration) {
-        if let Some(usage) = self.memory.usage_bytes {
-            self.usage_history.push(usage);
-        }
-        let mapped_bytes = self
-            .heap
-            .mmap_bytes
-            .saturating_add(self.heap.brk_grow_bytes);
-        if let Some(before) = self.before {
-            let seconds = now.saturating_sub(before.at).as_secs_f64();
-            if seconds > 0.0 {
-                let change = |now: Option<u64>, before: Option<u64>| {
-                    Some((now? as f64 - before? as f64) / seconds)
-                };
-                // A counter that fell was reset: its rate is unknown.
-                let rate = |now: Option<u64>, before: Option<u64>| {
-                    change(now, before).filter(|rate| *rate >= 0.0)
-                };
-                self.rates = Rates {
-                    growth_bytes_per_second: change(
-                        self.memory.usage_bytes,
-                        before.memory.usage_bytes,
-                    ),
-                    anon_growth_bytes_per_second: change(
-                        self.memory.anon_bytes,
-                        before.memory.anon_bytes,
-                    ),
-                    faults_per_second: rate(self.memory.faults, before.memory.faults),
-                    major_faults_per_second: rate(
-                        self.memory.major_faults,
-                        before.memory.major_faults,
-                    ),
-                    mapped_bytes_per_second: rate(Some(mapped_bytes), Some(before.mapped_bytes)),
-                };
-            }
-        }
-        self.before = Some(Before {
-            at: now,
-            memory: self.memory,
-            mapped_bytes,
-        });
-    }
-
-    /// The cgroup as outputs see it.
-    pub fn snapshot(&self, serving: Serving, processes: Vec<ProcessSnapshot>) -> CgroupSnapshot {
-        CgroupSnapshot {
-            cgroup_id: self.id,
-            cgroup: self.display.to_string(),
-            since: self.since,
-            removed: self.is_removed(),
-            memory: self.memory,
-            effective_limit: self.effective_limit.clone(),
-            heap: serving.heap.then_some(self.heap),
-            reclaim: serving
-                .reclaim
-                .then(|| self.reclaim.as_deref().cloned().unwrap_or_default()),
-            lifecycle: serving.lifecycle.then_some(self.lifecycle),
-            rates: self.rates,
-            processes,
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::snapshot::Limit;
-
-    fn reading(usage: u64, limit: Limit) -> MemoryReading {
-        MemoryReading {
-            usage_bytes: Some(usage),
-            limit: Some(limit),
-            ..MemoryReading::default()
-        }
-    }
-
-    fn tree() -> Cgroups {
-        let mut cgroups = Cgroups::new(8, Duration::from_secs(10));
-        cgroups.machine_bytes = Some(1 << 30);
-        for (id, path) in [(1, "/"), (2, "/a"), (3, "/a/b")] {
-            assert!(cgroups.made(id, Path::new(path), SystemTime::UNIX_EPOCH));
-        }
-        cgroups
-    }
-
-    #[test]
-    fn the_effective_limit_is_an_ancestors_when_that_is_smaller() {
-        let mut cgroups = tree();
-        cgroups.read(1, reading(5, Limit::Unlimited));
-        cgroups.read(2, reading(5, Limit::Bytes(100)));
-        cgroups.read(3, reading(5, Limit::Bytes(200)));
-        cgroups.close_interval(Duration::from_secs(1));
-        let limit = cgroups.get(3).unwrap().effective_limit.clone().unwrap();
-        assert_eq!((limit.bytes, limit.cgroup.as_deref()), (100, Some("/a")));
-    }
-
-    #[test]
-    fn growth_is_the_change_of_usage_over_the_time_that_passed() {
-        let mut cgroups = tree();
-        cgroups.read(2, reading(1000, Limit::Unlimited));
-        cgroups.close_interval(Duration::from_secs(1));
-        assert_eq!(cgroups.get(2).unwrap().rates.growth_bytes_per_second, None);
-        cgroups.read(2, reading(3000, Limit::Unlimited));
-        cgroups.close_interval(Duration::from_secs(5));
-        assert_eq!(
-            cgroups.get(2).unwrap().rates.growth_bytes_per_second,
-            Some(500.0)
-        );
-    }
-
-    #[test]
-    fn a_removed_cgroup_is_told_once_and_kept_for_the_grace_period() {
-        let mut cgroups = tree();
-        assert_eq!(cgroups.take_changed().count(), 3);
-        cgroups.removed(3, Duration::from_secs(5));
-        let told: Vec<bool> = cgroups.take_changed().map(Cgroup::is_removed).collect();
-        assert_eq!(told, [true]);
-        assert_eq!(cgroups.take_changed().count(), 0);
-        assert!(cgroups.evict(Duration::from_secs(15)).is_empty());
-        assert_eq!(cgroups.evict(Duration::from_secs(16)), [3]);
-        assert!(cgroups.get(3).is_none());
-    }
-
-    #[test]
-    fn the_tree_never_outgrows_its_bound_and_removed_cgroups_make_room() {
-        let mut cgroups = tree();
-        let made =
-            |cgroups: &mut Cgroups, id| cgroups.made(id, Path::new("/x"), SystemTime::UNIX_EPOCH);
-        let kept = (10..30).filter(|&id| made(&mut cgroups, id)).count();
-        assert_eq!((kept, cgroups.by_id.len()), (5, 8));
-        for id in 100..200 {
-            cgroups.removed(cgroups.live_ids()[0], Duration::ZERO);
-            assert!(made(&mut cgroups, id));
-        }
-        assert_eq!(cgroups.live().count(), 8);
-        assert!(cgroups.by_id.len() <= 16);
-        // Nobody was told of the 92 that were crowded out; their BPF counts go too.
-        assert_eq!(cgroups.overflow, 92);
-        assert_eq!(cgroups.evict(Duration::ZERO).len(), 92);
-    }
-}
+#[path = "cgroups_tests.rs"]
+mod tests;

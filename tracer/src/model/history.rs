@@ -3,6 +3,8 @@
 /// Samples kept: five minutes at the default interval.
 pub const SAMPLES: usize = 60;
 
+const UNKNOWN: u32 = u32::MAX;
+
 /// The last [`SAMPLES`] values in KiB, which holds 4 TiB in half the bytes.
 #[derive(Debug, Clone, Default)]
 pub struct History {
@@ -12,9 +14,13 @@ pub struct History {
 }
 
 impl History {
-    /// Adds a value, forgetting the oldest when full.
-    pub fn push(&mut self, bytes: u64) {
-        let kib = u32::try_from(bytes / 1024).unwrap_or(u32::MAX);
+    /// Adds a value, forgetting the oldest when full; `None` keeps the place of an unknown one.
+    pub fn push(&mut self, bytes: Option<u64>) {
+        let kib = bytes.map_or(UNKNOWN, |bytes| {
+            u32::try_from(bytes / 1024)
+                .unwrap_or(UNKNOWN)
+                .min(UNKNOWN - 1)
+        });
         if self.kib.len() < SAMPLES {
             self.kib.push(kib);
         } else {
@@ -23,13 +29,14 @@ impl History {
         }
     }
 
-    /// Oldest first, bytes.
-    pub fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+    /// Newest first, bytes.
+    pub fn newest_first(&self) -> impl Iterator<Item = Option<u64>> + '_ {
         let (newest, oldest) = self.kib.split_at(self.next);
         oldest
             .iter()
             .chain(newest)
-            .map(|&kib| u64::from(kib) * 1024)
+            .rev()
+            .map(|&kib| (kib != UNKNOWN).then_some(u64::from(kib) * 1024))
     }
 }
 
@@ -38,12 +45,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_values_go_first() {
+    fn the_oldest_values_go_first_and_gaps_keep_their_place() {
         let mut history = History::default();
         for value in 0..SAMPLES as u64 + 3 {
-            history.push(value * 1024);
+            history.push((value != 60).then_some(value * 1024));
         }
-        let values: Vec<u64> = history.iter().map(|bytes| bytes / 1024).collect();
-        assert_eq!(values, (3..SAMPLES as u64 + 3).collect::<Vec<_>>());
+        let values: Vec<Option<u64>> = history.newest_first().collect();
+        assert_eq!(values.len(), SAMPLES);
+        assert_eq!(values[..3], [Some(62 * 1024), Some(61 * 1024), None]);
+        assert_eq!(values[SAMPLES - 1], Some(3 * 1024));
     }
 }

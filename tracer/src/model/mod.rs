@@ -2,7 +2,10 @@
 //!
 //! Everything here is bounded. Must not read the kernel: readings are handed in.
 
+pub mod cgroup;
 pub mod cgroups;
 pub mod history;
+pub mod looks;
 pub mod processes;
 pub mod snapshot;
+pub mod window;

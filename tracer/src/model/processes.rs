@@ -1,13 +1,26 @@
 //! The processes that grow: who was active in the kernel's counts, and what `/proc` says of them.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use memtrace_ebpf::counts::{HeapCounts, ProcessKey};
 
-use super::snapshot::ProcessSnapshot;
+use super::{
+    looks::{Look, Looks},
+    snapshot::ProcessSnapshot,
+};
 
 /// Intervals without activity after which a process is looked up again, or forgotten if gone.
 const IDLE_INTERVALS: u32 = 12;
+
+/// Intervals between two looks that are kept: together as many as the history of a cgroup has.
+const INTERVALS_BETWEEN_LOOKS: u32 = 4;
+/// Processes that were there before memtrace of which the first look is kept.
+const MOST_BEFORE: usize = 32_768;
+/// Looks kept over the whole life of a process; when full, every other one goes.
+const MOST_MARKS: usize = 32;
 
 /// A process in one cgroup.
 #[derive(Debug)]
@@ -16,6 +29,13 @@ struct Process {
     idle: u32,
     /// The last look at `/proc`.
     seen: Option<Seen>,
+    /// As of the last look, escaped for display.
+    comm: Option<String>,
+    /// Earlier looks of the same process; the first may be its birth.
+    looks: Looks,
+    /// The same over its life, ever further apart.
+    marks: Vec<(Duration, u64)>,
+    between_marks: Duration,
     snapshot: Option<ProcessSnapshot>,
 }
 
@@ -28,10 +48,91 @@ struct Seen {
     start_ticks: Option<u64>,
 }
 
+/// Anonymous memory of a process at two moments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    pub tgid: u32,
+    pub comm: Option<String>,
+    pub first: Look,
+    pub last: Look,
+}
+
+/// The first look at a process that was there before memtrace.
+#[derive(Debug)]
+struct Before {
+    start_ticks: u64,
+    look: Look,
+}
+
+/// The moment from which times here count, as `/proc/PID/stat` tells when a process started.
+#[derive(Debug, Clone, Copy)]
+pub struct Beginning {
+    /// Since boot.
+    pub ticks: u64,
+    pub ticks_per_second: u64,
+}
+
+/// How much anonymous memory a process gained.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grown {
+    pub tgid: u32,
+    pub comm: Option<String>,
+    pub bytes: u64,
+    pub rss_anon_bytes: u64,
+    /// In this time.
+    pub over: Duration,
+}
+
+impl Process {
+    fn mark(&mut self, now: Duration, anon_bytes: u64) {
+        let due = self
+            .marks
+            .last()
+            .is_none_or(|(at, _)| now.saturating_sub(*at) >= self.between_marks);
+        if !due {
+            return;
+        }
+        if self.marks.len() >= MOST_MARKS {
+            let mut index = 0;
+            self.marks.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+            self.between_marks = (self.between_marks * 2).max(Duration::from_secs(1));
+        }
+        self.marks.push((now, anon_bytes));
+    }
+
+    fn last(&self) -> Option<Look> {
+        self.seen.as_ref().map(|seen| Look {
+            at: seen.at,
+            anon_bytes: seen.anon_bytes,
+        })
+    }
+}
+
 /// All processes with counts. As bounded as the BPF map they come from.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Processes {
     by_key: HashMap<ProcessKey, Process>,
+    /// Cgroups of all of them.
+    cgroups: HashSet<u64>,
+    /// By process id, until the process is looked at again.
+    before: HashMap<u32, Before>,
+    beginning: Option<Beginning>,
+    between_looks: Duration,
+}
+
+impl Default for Processes {
+    fn default() -> Self {
+        Self {
+            by_key: HashMap::new(),
+            cgroups: HashSet::new(),
+            before: HashMap::new(),
+            beginning: None,
+            between_looks: Duration::from_secs(20),
+        }
+    }
 }
 
 /// What an interval asks for.
@@ -44,6 +145,72 @@ pub struct Activity {
 }
 
 impl Processes {
+    /// None is known yet; they will be looked at each `interval`.
+    pub fn new(interval: Duration, beginning: Beginning) -> Self {
+        Self {
+            beginning: Some(beginning),
+            between_looks: interval.saturating_mul(INTERVALS_BETWEEN_LOOKS),
+            ..Self::default()
+        }
+    }
+
+    /// The first look at a process that was there before memtrace: it grows from here, not from 0.
+    /// `false` if there is no room for it.
+    pub fn was_there(&mut self, tgid: u32, start_ticks: u64, look: Look) -> bool {
+        let has_room = self.before.len() < MOST_BEFORE;
+        if has_room {
+            self.before.insert(tgid, Before { start_ticks, look });
+        }
+        has_room
+    }
+
+    /// When and with what a process began that was not looked at yet; `None` if it was there before
+    /// memtrace and what it had then is not known.
+    fn began(&self, tgid: u32, start_ticks: Option<u64>) -> Option<Look> {
+        let start_ticks = start_ticks?;
+        let before = self.before.get(&tgid);
+        if let Some(before) = before.filter(|before| is_same(before.start_ticks, start_ticks)) {
+            return Some(before.look);
+        }
+        let Beginning {
+            ticks,
+            ticks_per_second,
+        } = self.beginning?;
+        let after = start_ticks.checked_sub(ticks)?;
+        Some(Look {
+            at: Duration::from_millis(after.saturating_mul(1000).checked_div(ticks_per_second)?),
+            anon_bytes: 0,
+        })
+    }
+
+    /// What a process had at about `from`, or when it was first seen, or 0 when it was born after that.
+    /// `None` if nothing is known of it. `start_ticks`: as of [`Processes::looked_at`], may be one off.
+    pub fn measured_from(
+        &self,
+        key: &ProcessKey,
+        start_ticks: Option<u64>,
+        from: Duration,
+    ) -> Option<Look> {
+        let is_it = |seen: &Seen| match (seen.start_ticks, start_ticks) {
+            (Some(seen), Some(wanted)) => is_same(seen, wanted),
+            _ => true,
+        };
+        let known = self.by_key.get(key);
+        let known = known.filter(|process| process.seen.as_ref().is_some_and(is_it));
+        match known {
+            Some(process) => process
+                .looks
+                .nearest(from, process.last(), self.between_looks),
+            None => self.began(key.tgid, start_ticks),
+        }
+    }
+
+    /// How much a process did since the last counts, by its counts of now.
+    pub fn activity_since(&self, key: &ProcessKey, now: &HeapCounts) -> u64 {
+        let before = self.by_key.get(key);
+        weight(now).saturating_sub(before.map_or(0, |before| weight(&before.counts)))
+    }
+
     /// Takes an interval's counts; says who is worth looking at.
     pub fn count(&mut self, counts: impl Iterator<Item = (ProcessKey, HeapCounts)>) -> Activity {
         let mut active: Vec<(u64, ProcessKey)> = Vec::new();
@@ -57,6 +224,10 @@ impl Processes {
                 counts,
                 idle: 0,
                 seen: None,
+                comm: None,
+                looks: Looks::default(),
+                marks: Vec::new(),
+                between_marks: Duration::ZERO,
                 snapshot: None,
             });
             process.counts = counts;
@@ -72,6 +243,7 @@ impl Processes {
             }
             self.by_key.insert(key, process);
         }
+        self.cgroups = self.by_key.keys().map(|key| key.cgroup_id).collect();
         active.sort_unstable_by_key(|(weight, key)| (std::cmp::Reverse(*weight), key.tgid));
         activity.active = active.into_iter().map(|(_, key)| key).collect();
         activity
@@ -86,6 +258,7 @@ impl Processes {
         start_ticks: Option<u64>,
         mut snapshot: ProcessSnapshot,
     ) {
+        let began = self.began(key.tgid, start_ticks);
         if let Some(process) = self.by_key.get_mut(key) {
             let same = process
                 .seen
@@ -98,13 +271,86 @@ impl Processes {
                         Some((bytes as f64 - seen.anon_bytes as f64) / seconds);
                 }
             }
+            let last = same.and_then(|_| process.last());
+            if same.is_none() {
+                self.before.remove(&key.tgid);
+                process.looks.clear();
+                process.marks.clear();
+                process.between_marks = Duration::ZERO;
+            }
+            if let Some(bytes) = snapshot.rss_anon_bytes {
+                let look = Look {
+                    at: now,
+                    anon_bytes: bytes,
+                };
+                if process.looks.is_empty()
+                    && let Some(began) = began
+                {
+                    process.looks.remember(began, None, Duration::ZERO);
+                }
+                process.looks.remember(look, last, self.between_looks);
+                process.mark(now, bytes);
+            }
             process.seen = snapshot.rss_anon_bytes.map(|anon_bytes| Seen {
                 at: now,
                 anon_bytes,
                 start_ticks,
             });
+            process.comm.clone_from(&snapshot.comm);
             process.snapshot = Some(snapshot);
         }
+    }
+
+    /// What processes of these cgroups had at about `from`, or when they were first seen or born after
+    /// that, and at the last look.
+    pub fn changes(
+        &self,
+        of_cgroup: impl Fn(u64) -> bool,
+        from: Duration,
+    ) -> impl Iterator<Item = Change> {
+        self.by_key
+            .iter()
+            .filter(move |(key, _)| of_cgroup(key.cgroup_id))
+            .filter_map(move |(key, process)| {
+                let last = process.last()?;
+                Some(Change {
+                    tgid: key.tgid,
+                    comm: process.comm.clone(),
+                    first: process
+                        .looks
+                        .nearest(from, Some(last), self.between_looks)?,
+                    last,
+                })
+            })
+    }
+
+    /// Whether processes of this very cgroup were active while memtrace ran.
+    pub fn are_active_in(&self, cgroup_id: u64) -> bool {
+        self.cgroups.contains(&cgroup_id)
+    }
+
+    /// What the processes of these cgroups gained in about the last `span`, or since they were first seen.
+    pub fn growth_since(
+        &self,
+        cgroup_ids: &HashSet<u64>,
+        span: Option<Duration>,
+    ) -> impl Iterator<Item = Grown> {
+        self.by_key
+            .iter()
+            .filter(move |(key, _)| cgroup_ids.contains(&key.cgroup_id))
+            .filter_map(move |(key, process)| {
+                let seen = process.seen.as_ref()?;
+                let from = span.map_or(Duration::ZERO, |span| seen.at.saturating_sub(span));
+                let nearest = process.marks.iter().min_by_key(|(at, _)| at.abs_diff(from));
+                let (at, bytes) = *nearest?;
+                Some(Grown {
+                    tgid: key.tgid,
+                    comm: process.comm.clone(),
+                    bytes: seen.anon_bytes.saturating_sub(bytes),
+                    rss_anon_bytes: seen.anon_bytes,
+                    over: seen.at.saturating_sub(at),
+                })
+            })
     }
 
     /// The counts of a process.
@@ -134,6 +380,11 @@ impl Processes {
     }
 }
 
+/// Whether two start times are of one process: they may be rounded on different clocks.
+fn is_same(start_ticks: u64, other: u64) -> bool {
+    start_ticks.abs_diff(other) <= 1
+}
+
 /// How active: faults stand for a page each.
 fn weight(counts: &HeapCounts) -> u64 {
     counts
@@ -147,72 +398,5 @@ fn weight(counts: &HeapCounts) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn key(tgid: u32) -> ProcessKey {
-        ProcessKey {
-            cgroup_id: 1,
-            tgid,
-            padding: 0,
-        }
-    }
-
-    fn counts(sampled_faults: u64) -> HeapCounts {
-        HeapCounts {
-            sampled_faults,
-            ..HeapCounts::default()
-        }
-    }
-
-    fn look(tgid: u32, anon: u64) -> ProcessSnapshot {
-        ProcessSnapshot {
-            tgid,
-            comm: None,
-            cgroup_id: 1,
-            rss_anon_bytes: Some(anon),
-            rss_bytes: Some(anon),
-            growth_bytes_per_second: None,
-            minor_faults: None,
-            major_faults: None,
-            heap: None,
-        }
-    }
-
-    #[test]
-    fn the_most_active_come_first_and_the_fastest_growing_are_kept() {
-        let mut processes = Processes::default();
-        let activity = processes.count([(key(1), counts(64)), (key(2), counts(640))].into_iter());
-        assert_eq!(activity.active, [key(2), key(1)]);
-        for (at, one, two) in [(1, 100, 100), (2, 300, 150)] {
-            let at = Duration::from_secs(at);
-            processes.looked_at(&key(1), at, Some(7), look(1, one));
-            processes.looked_at(&key(2), at, Some(7), look(2, two));
-        }
-        let growing = processes.growing(1).remove(&1).unwrap();
-        assert_eq!(growing[0].tgid, 1);
-        assert_eq!(growing[0].growth_bytes_per_second, Some(200.0));
-    }
-
-    #[test]
-    fn a_process_that_got_the_id_of_another_has_no_growth_yet() {
-        let mut processes = Processes::default();
-        processes.count([(key(1), counts(64))].into_iter());
-        processes.looked_at(&key(1), Duration::from_secs(1), Some(7), look(1, 100));
-        processes.looked_at(&key(1), Duration::from_secs(2), Some(9), look(1, 900));
-        let growing = processes.growing(1).remove(&1).unwrap();
-        assert_eq!(growing[0].growth_bytes_per_second, None);
-    }
-
-    #[test]
-    fn a_process_that_left_the_map_is_forgotten_and_an_idle_one_is_asked_for() {
-        let mut processes = Processes::default();
-        processes.count([(key(1), counts(1)), (key(2), counts(1))].into_iter());
-        let mut asked = Vec::new();
-        for _ in 0..IDLE_INTERVALS {
-            asked.extend(processes.count([(key(1), counts(1))].into_iter()).idle);
-        }
-        assert_eq!(asked, [key(1)]);
-        assert!(processes.counts(&key(2)).is_none());
-    }
-}
+#[path = "processes_tests.rs"]
+mod tests;

@@ -4,7 +4,11 @@
 //! read anything: `host/` and `probes/` measure, `model/` fills this in.
 //! A field that could not be measured is `None`, never 0.
 
-use std::time::SystemTime;
+use std::{sync::Arc, time::SystemTime};
+
+use crate::identity::{facts::Container, names::Names};
+
+use crate::analysis::{Estimate, NearLimit, Signal, Since, State, TimeToLimit};
 
 /// A memory limit as the kernel states it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +62,8 @@ pub struct MemoryReading {
     /// `kernel` (5.18+) or the sum of its parts / `memory.kmem.usage_in_bytes`.
     pub kernel_bytes: Option<u64>,
     pub slab_bytes: Option<u64>,
+    /// `slab_reclaimable` (v2 only): the part that the kernel takes back under pressure.
+    pub slab_reclaimable_bytes: Option<u64>,
     pub sock_bytes: Option<u64>,
     pub swap_bytes: Option<u64>,
     /// `memory.max` / `memory.limit_in_bytes`; `None` when it could not be read.
@@ -75,6 +81,10 @@ pub struct MemoryReading {
     pub events: MemoryEvents,
     pub events_local: MemoryEvents,
     pub pressure: Pressure,
+    /// `memory.oom_control` (v1 only): tasks wait at the limit of this cgroup or of an ancestor.
+    pub under_oom: Option<bool>,
+    /// `memory.oom_control` (v1 only): the OOM killer is switched off.
+    pub oom_kill_disable: Option<bool>,
 }
 
 impl MemoryReading {
@@ -139,6 +149,16 @@ pub struct LifecycleTotals {
     pub exited_peak_rss_bytes: u64,
 }
 
+/// Processes of this very cgroup that the kernel's OOM killer killed. Cumulative.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OomKillCount {
+    /// Whose limit it was: `cgroup`, `cpuset`, `mempolicy` or `global`; `None` when not known.
+    pub scope: Option<&'static str>,
+    /// `memory.oom.group`: all processes of a cgroup were killed together; `None` when not known.
+    pub group: Option<bool>,
+    pub count: u64,
+}
+
 /// A process that grows, within its cgroup.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ProcessSnapshot {
@@ -155,6 +175,15 @@ pub struct ProcessSnapshot {
     pub major_faults: Option<u64>,
     /// `None` when the heap probe is not attached.
     pub heap: Option<HeapTotals>,
+}
+
+/// A process that grew much in a cgroup that leaks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GrowerSnapshot {
+    pub tgid: u32,
+    /// Escaped for display.
+    pub comm: Option<String>,
+    pub rss_anon_bytes: u64,
 }
 
 /// Rates over the last interval; `None` at first sight of the cgroup.
@@ -176,6 +205,34 @@ pub struct EffectiveLimit {
     pub cgroup: Option<String>,
 }
 
+/// A memory limit that somebody changed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LimitChange {
+    /// Of the reading that found it.
+    pub time: SystemTime,
+    pub cgroup_id: u64,
+    pub cgroup: String,
+    pub names: Arc<Names>,
+    pub from: Limit,
+    pub to: Limit,
+    pub usage_bytes: Option<u64>,
+}
+
+/// What the growth analysis says of a cgroup. Times are Unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LeakSnapshot {
+    pub state: State,
+    /// The memory that the state rests on.
+    pub signal: Option<Signal>,
+    /// `None` without a trend.
+    pub rate_bytes_per_hour: Option<Estimate>,
+    pub since: Option<Since>,
+    /// To the effective limit; `None` unless it is a leak.
+    pub time_to_limit: Option<TimeToLimit>,
+    /// Of the cgroup's own limit; `None` without one.
+    pub near_limit: Option<NearLimit>,
+}
+
 /// One memory cgroup at one moment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CgroupSnapshot {
@@ -183,6 +240,9 @@ pub struct CgroupSnapshot {
     pub cgroup_id: u64,
     /// Path from the root of the memory hierarchy, `/` first, escaped for display.
     pub cgroup: String,
+    pub names: Arc<Names>,
+    /// What sources know of the container that the cgroup is; `None` for other cgroups.
+    pub container: Option<Arc<Container>>,
     /// When memtrace began to count here: its start, or the cgroup's birth if later.
     pub since: SystemTime,
     /// `true` once: the cgroup is gone and these are its last numbers.
@@ -195,8 +255,14 @@ pub struct CgroupSnapshot {
     pub reclaim: Option<ReclaimTotals>,
     /// `None` when the lifecycle probe is not attached.
     pub lifecycle: Option<LifecycleTotals>,
+    /// One entry per scope and group that occurred; `None` when the OOM probe is not attached.
+    pub oom_kills: Option<Vec<OomKillCount>>,
     pub rates: Rates,
+    /// `None` while it is not judged.
+    pub leak: Option<LeakSnapshot>,
     /// Fastest growing first; only the top few.
+    /// Those that grew most, of a cgroup whose leak is suspected or confirmed.
+    pub growers: Vec<GrowerSnapshot>,
     pub processes: Vec<ProcessSnapshot>,
 }
 

@@ -6,6 +6,7 @@ pub mod heap;
 pub mod lifecycle;
 pub mod oom;
 pub mod reclaim;
+pub mod stack;
 
 use memtrace_ebpf::Record;
 

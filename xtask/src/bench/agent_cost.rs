@@ -3,12 +3,13 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use super::cgroups::Tree;
+use super::clock::process_cpu;
 use super::interrupt;
 use super::tracer::Tools;
 use crate::process::progress;
@@ -58,8 +59,9 @@ fn one(
     window: Duration,
 ) -> Result<Cost> {
     let mut agent = Agent(
-        Command::new(&tools.memtrace)
-            .args(["run", "--output", output, "--interval"])
+        tools
+            .memtrace_run(output)
+            .arg("--interval")
             .arg(format!("{}s", INTERVAL.as_secs()))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -96,22 +98,7 @@ impl Agent {
         if let Some(status) = self.0.try_wait()? {
             bail!("memtrace ended too early ({status})");
         }
-        let stat = self.read("stat")?;
-        // The name, in parentheses, may contain anything.
-        let fields: Vec<&str> = stat
-            .rsplit(')')
-            .next()
-            .unwrap_or_default()
-            .split_whitespace()
-            .collect();
-        let ticks = |index: usize| fields.get(index).and_then(|text| text.parse::<u64>().ok());
-        let ticks = ticks(11)
-            .zip(ticks(12))
-            .map(|(user, system)| user + system)
-            .context("/proc/PID/stat has no CPU time")?;
-        // SAFETY: takes a plain number.
-        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
-        Ok(Duration::from_secs_f64(ticks as f64 / per_second))
+        Ok(process_cpu(self.0.id())?.0)
     }
 
     /// Resident now, and at its highest.

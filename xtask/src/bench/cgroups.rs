@@ -20,6 +20,7 @@ const GROWING: usize = 10;
 #[derive(Debug)]
 pub struct Tree {
     root: PathBuf,
+    v2: bool,
     processes: Vec<Child>,
     pub growing: usize,
 }
@@ -30,6 +31,7 @@ impl Tree {
         let (root, v2) = hierarchy()?;
         let mut tree = Self {
             root: root.join(NAME),
+            v2,
             processes: Vec::new(),
             growing: 0,
         };
@@ -52,6 +54,33 @@ impl Tree {
             tree.processes.push(child);
         }
         Ok(tree)
+    }
+
+    /// `count` more cgroups, each with a memory limit and no swap.
+    pub fn limited(&self, count: usize, limit_bytes: u64) -> Result<Vec<PathBuf>> {
+        let (limit, swap, swap_limit) = if self.v2 {
+            ("memory.max", "memory.swap.max", 0)
+        } else {
+            // The second one is of memory and swap together.
+            (
+                "memory.limit_in_bytes",
+                "memory.memsw.limit_in_bytes",
+                limit_bytes,
+            )
+        };
+        (0..count)
+            .map(|index| {
+                let directory = self.root.join(format!("limited-{index:02}"));
+                make(&directory)?;
+                set(&directory.join(limit), limit_bytes)?;
+                // Absent where the kernel does not account swap.
+                let swap = directory.join(swap);
+                if swap.exists() {
+                    set(&swap, swap_limit)?;
+                }
+                Ok(directory)
+            })
+            .collect()
     }
 
     pub fn processes(&self) -> usize {
@@ -110,6 +139,10 @@ fn hierarchy() -> Result<(PathBuf, bool)> {
 
 fn make(directory: &Path) -> Result<()> {
     fs::create_dir(directory).with_context(|| format!("cannot make {}", directory.display()))
+}
+
+fn set(file: &Path, bytes: u64) -> Result<()> {
+    fs::write(file, bytes.to_string()).with_context(|| format!("cannot write {}", file.display()))
 }
 
 fn enable_memory(directory: &Path) -> Result<()> {

@@ -1,21 +1,28 @@
 //! The loads that a measurement re-executes this program for (`cargo xtask bench-load`, hidden):
-//! tight loops over one kernel path, and processes that only hold or grow memory.
+//! tight loops over one kernel path, and processes that hold, grow or use up memory or CPU.
 //! Must not know which tracer runs.
 
+use std::ffi::CStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::ptr;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
+use super::clock::{children_cpu, thread_cpu_ns};
 use super::rounds::median;
 
 const FAULT_BYTES: usize = 64 << 20;
 const GETPPID_CALLS: usize = 100_000;
 const MAP_PAIRS: usize = 20_000;
+const SIGNALS: usize = 20_000;
+const FORKS: usize = 500;
+const EXECS: usize = 200;
+const PROGRAM: &CStr = c"/bin/true";
 const GROWTH_STEP: usize = 64 << 10;
 const GROWTH_PAUSE: Duration = Duration::from_millis(250);
 
@@ -34,6 +41,12 @@ enum Load {
         #[arg(long)]
         batches: usize,
     },
+    /// Run the loops over the life of a process and print what they cost
+    Lifecycle {
+        /// Repetitions of each loop, of which the median counts
+        #[arg(long)]
+        batches: usize,
+    },
     /// Enter a cgroup and live there until the parent dies
     Live {
         #[arg(long)]
@@ -42,6 +55,15 @@ enum Load {
         #[arg(long)]
         grow: bool,
     },
+    /// Enter a cgroup and touch that much memory
+    Fill {
+        #[arg(long)]
+        cgroup: PathBuf,
+        #[arg(long)]
+        bytes: usize,
+    },
+    /// Keep a CPU busy until the parent dies
+    Spin,
 }
 
 /// Nanoseconds of this thread's CPU time per operation.
@@ -52,11 +74,25 @@ pub struct Loops {
     pub map: f64,
 }
 
+/// Nanoseconds of CPU time per operation, children included.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Lifecycle {
+    /// A signal to oneself, with a handler.
+    pub signal: f64,
+    /// fork, _exit and wait.
+    pub fork: f64,
+    /// fork, exec of `/bin/true` and wait.
+    pub exec: f64,
+}
+
 /// Runs one load in this process.
 pub fn run(args: &Args) -> Result<()> {
     match &args.load {
         Load::Loops { batches } => loops(*batches),
+        Load::Lifecycle { batches } => lifecycle(*batches),
         Load::Live { cgroup, grow } => live(cgroup, *grow),
+        Load::Fill { cgroup, bytes } => fill(cgroup, *bytes),
+        Load::Spin => spin(),
     }
 }
 
@@ -64,8 +100,10 @@ fn loops(batches: usize) -> Result<()> {
     pin()?;
     let page = page_size();
     let cost = Loops {
-        fault: batch(batches, FAULT_BYTES / page, || touch(FAULT_BYTES, page))?,
-        getppid: batch(batches, GETPPID_CALLS, || {
+        fault: batch(batches, FAULT_BYTES / page, thread_cpu_ns, || {
+            touch(FAULT_BYTES, page)
+        })?,
+        getppid: batch(batches, GETPPID_CALLS, thread_cpu_ns, || {
             // Not `for`: without optimization its iterator would cost as much as a hook.
             let mut left = GETPPID_CALLS;
             while left > 0 {
@@ -75,7 +113,7 @@ fn loops(batches: usize) -> Result<()> {
             }
             Ok(())
         })?,
-        map: batch(batches, MAP_PAIRS, || {
+        map: batch(batches, MAP_PAIRS, thread_cpu_ns, || {
             let mut left = MAP_PAIRS;
             while left > 0 {
                 Mapping::new(page)?;
@@ -88,14 +126,82 @@ fn loops(batches: usize) -> Result<()> {
     Ok(())
 }
 
+fn lifecycle(batches: usize) -> Result<()> {
+    extern "C" fn ignore(_signal: libc::c_int) {}
+    pin()?;
+    let handler = ignore as extern "C" fn(libc::c_int);
+    // SAFETY: the handler does nothing.
+    unsafe { libc::signal(libc::SIGUSR1, handler as libc::sighandler_t) };
+    let own_id = std::process::id() as libc::pid_t;
+    let repeat = |count: usize, work: &dyn Fn() -> Result<()>| (0..count).try_for_each(|_| work());
+    let cost = Lifecycle {
+        signal: batch(batches, SIGNALS, thread_cpu_ns, || {
+            let mut left = SIGNALS;
+            while left > 0 {
+                // SAFETY: plain numbers; the signal has a handler.
+                unsafe { libc::kill(own_id, libc::SIGUSR1) };
+                left -= 1;
+            }
+            Ok(())
+        })?,
+        fork: batch(batches, FORKS, family_cpu_ns, || {
+            repeat(FORKS, &|| forked(None))
+        })?,
+        exec: batch(batches, EXECS, family_cpu_ns, || {
+            repeat(EXECS, &|| forked(Some(PROGRAM)))
+        })?,
+    };
+    println!("{}", serde_json::to_string(&cost)?);
+    Ok(())
+}
+
+/// Makes a process that ends at once, or becomes `program`, and waits for its end.
+fn forked(program: Option<&CStr>) -> Result<()> {
+    let arguments = [program.map_or(ptr::null(), CStr::as_ptr), ptr::null()];
+    // SAFETY: the child only makes calls that are async-signal-safe, on pointers made before.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: the path and the null-terminated array outlive the call; _exit does not return.
+        unsafe {
+            if !arguments[0].is_null() {
+                libc::execv(arguments[0], arguments.as_ptr());
+                libc::_exit(127);
+            }
+            libc::_exit(0);
+        }
+    }
+    if child < 0 {
+        return Err(io::Error::last_os_error()).context("fork");
+    }
+    let mut status = 0;
+    // SAFETY: our own child that nobody else waits for, and a live integer.
+    if unsafe { libc::waitpid(child, &raw mut status, 0) } != child {
+        return Err(io::Error::last_os_error()).context("waitpid");
+    }
+    if status != 0 {
+        bail!("a child that should do nothing failed (status {status:#x})");
+    }
+    Ok(())
+}
+
+/// CPU time of this process's only thread and of the children that it waited for.
+fn family_cpu_ns() -> Result<u64> {
+    Ok(thread_cpu_ns()? + children_cpu()?.as_nanos() as u64)
+}
+
 /// The median over the batches, of CPU time: what others do meanwhile costs wall time only.
-fn batch(batches: usize, operations: usize, mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+fn batch(
+    batches: usize,
+    operations: usize,
+    cpu_ns: fn() -> Result<u64>,
+    mut work: impl FnMut() -> Result<()>,
+) -> Result<f64> {
     work()?;
     let mut costs = Vec::with_capacity(batches);
     for _ in 0..batches {
-        let before = thread_cpu_ns()?;
+        let before = cpu_ns()?;
         work()?;
-        costs.push((thread_cpu_ns()? - before) as f64 / operations as f64);
+        costs.push((cpu_ns()? - before) as f64 / operations as f64);
     }
     Ok(median(&costs))
 }
@@ -119,12 +225,32 @@ fn touch(bytes: usize, page: usize) -> Result<()> {
     Ok(())
 }
 
-fn live(cgroup: &Path, grow: bool) -> Result<()> {
-    // SAFETY: takes plain numbers; the process has one thread.
-    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+fn enter(cgroup: &Path) -> Result<()> {
+    end_with_parent();
     let procs = cgroup.join("cgroup.procs");
     fs::write(&procs, std::process::id().to_string())
-        .with_context(|| format!("cannot enter {}", cgroup.display()))?;
+        .with_context(|| format!("cannot enter {}", cgroup.display()))
+}
+
+fn end_with_parent() {
+    // SAFETY: takes plain numbers; the process has one thread.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+}
+
+fn fill(cgroup: &Path, bytes: usize) -> Result<()> {
+    enter(cgroup)?;
+    touch(bytes, page_size())
+}
+
+fn spin() -> ! {
+    end_with_parent();
+    loop {
+        std::hint::spin_loop();
+    }
+}
+
+fn live(cgroup: &Path, grow: bool) -> Result<()> {
+    enter(cgroup)?;
     println!("entered");
     let mut held = Vec::new();
     loop {
@@ -195,18 +321,6 @@ fn pin() -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn thread_cpu_ns() -> Result<u64> {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the pointer is to a live timespec.
-    if unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } != 0 {
-        return Err(io::Error::last_os_error()).context("clock_gettime");
-    }
-    Ok(time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 fn page_size() -> usize {

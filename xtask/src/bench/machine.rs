@@ -53,7 +53,8 @@ impl fmt::Display for Machine {
             f,
             "{}, Linux {}, {} cores ({}).\n\
              Load average {} before, {} after: what\n\
-             exceeds the one core that the benchmark keeps busy was other work on the machine.",
+             exceeds the one core that the benchmark keeps busy (under *full load* every core) was other\n\
+             work on the machine.",
             self.date, self.kernel, self.cores, self.processor, self.load_before, self.load_after
         )
     }

@@ -4,8 +4,8 @@
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
+use super::accounting::{self, Program};
 use super::load::Loops;
 use super::rounds::{Figure, compare, interleave};
 use super::tracer::{Tools, Tracing};
@@ -27,14 +27,6 @@ pub struct PathFigures {
     pub fault: Figure,
     pub getppid: Figure,
     pub map: Figure,
-}
-
-/// What the kernel accounted to one BPF program.
-#[derive(Debug)]
-pub struct Program {
-    pub probe: String,
-    pub runs: u64,
-    pub ns_per_run: f64,
 }
 
 /// Interleaved rounds over all tracers that this machine has.
@@ -86,7 +78,7 @@ pub fn measure(tools: &Tools, rounds: usize, batches: usize) -> Result<Paths> {
     Ok(Paths {
         rows,
         heap_hook,
-        programs: programs(tools, batches)?,
+        programs: accounting::programs(tools, || loops(tools, batches).map(drop))?,
     })
 }
 
@@ -97,47 +89,4 @@ fn loops(tools: &Tools, batches: usize) -> Result<Loops> {
         .arg(batches.to_string());
     let json = process::stdout(&mut command)?;
     serde_json::from_str(&json).context("the load printed something unexpected")
-}
-
-/// The kernel's accounting costs time itself, so this is a run of its own.
-fn programs(tools: &Tools, batches: usize) -> Result<Vec<Program>> {
-    let Some(_accounting) = Accounting::enable() else {
-        return Ok(Vec::new());
-    };
-    let running = tools.memtrace(&["--interval", "1s"])?;
-    loops(tools, batches)?;
-    let last = running.stop()?;
-    let probes = last
-        .as_ref()
-        .and_then(|line| line["probes"].as_array())
-        .map_or(&[][..], Vec::as_slice);
-    Ok(probes.iter().filter_map(program).collect())
-}
-
-fn program(probe: &Value) -> Option<Program> {
-    let runs = probe["run_count"].as_u64().filter(|&runs| runs > 0)?;
-    Some(Program {
-        probe: probe["probe"].as_str()?.to_owned(),
-        runs,
-        ns_per_run: probe["run_time_ns"].as_u64()? as f64 / runs as f64,
-    })
-}
-
-/// `kernel.bpf_stats_enabled`, put back when dropped.
-struct Accounting(String);
-
-const ACCOUNTING: &str = "/proc/sys/kernel/bpf_stats_enabled";
-
-impl Accounting {
-    fn enable() -> Option<Self> {
-        let before = std::fs::read_to_string(ACCOUNTING).ok()?;
-        std::fs::write(ACCOUNTING, "1").ok()?;
-        Some(Self(before))
-    }
-}
-
-impl Drop for Accounting {
-    fn drop(&mut self) {
-        let _ = std::fs::write(ACCOUNTING, &self.0);
-    }
 }

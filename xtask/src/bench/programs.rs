@@ -3,18 +3,18 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use super::clock::children_cpu;
 use super::rounds::{Figure, compare, interleave};
 use super::tracer::{Tools, Tracing};
 use crate::process::{self, progress};
 
-const DATABASE: &str = include_str!("database.py");
+pub(super) const DATABASE: &str = include_str!("database.py");
 const UNITS: usize = 8;
 const FUNCTIONS_PER_UNIT: usize = 80;
 
@@ -25,9 +25,11 @@ pub struct Comparison {
     pub rows: Vec<(Tracing, Figure, Figure)>,
 }
 
-struct Spent {
-    wall: f64,
-    cpu: f64,
+/// What a program took, milliseconds.
+#[derive(Debug)]
+pub struct Spent {
+    pub wall: f64,
+    pub cpu: f64,
 }
 
 /// 8 generated C files, one compiler process after the other.
@@ -52,18 +54,24 @@ pub fn build(tools: &Tools, rounds: usize, scratch: &Path) -> Result<Option<Comp
 
 /// Python's SQLite with all data in memory.
 pub fn database(tools: &Tools, rounds: usize) -> Result<Option<Comparison>> {
-    if process::find_program("python3").is_none() {
+    let Some(python) = python()? else {
         progress("database: skipped, there is no python3");
         return Ok(None);
-    }
-    // Version managers put a slow shell script before the real interpreter.
-    let mut which = Command::new("python3");
-    which.args(["-c", "import sqlite3, sys; print(sys.executable)"]);
-    let python = PathBuf::from(process::stdout(&mut which)?.trim());
+    };
     compare_tracers("database", tools, rounds, || {
         process::quiet(Command::new(&python).args(["-c", DATABASE]))
     })
     .map(Some)
+}
+
+/// The interpreter itself: version managers put a slow shell script before it.
+pub(super) fn python() -> Result<Option<PathBuf>> {
+    if process::find_program("python3").is_none() {
+        return Ok(None);
+    }
+    let mut which = Command::new("python3");
+    which.args(["-c", "import sqlite3, sys; print(sys.executable)"]);
+    Ok(Some(PathBuf::from(process::stdout(&mut which)?.trim())))
 }
 
 fn compare_tracers(
@@ -105,7 +113,7 @@ fn compare_tracers(
 }
 
 /// In milliseconds. The CPU time is that of the reaped children, so no tracer may end meanwhile.
-fn timed(work: impl Fn() -> Result<()>) -> Result<Spent> {
+pub(super) fn timed(work: impl FnOnce() -> Result<()>) -> Result<Spent> {
     let cpu = children_cpu()?;
     let started = Instant::now();
     work()?;
@@ -114,21 +122,6 @@ fn timed(work: impl Fn() -> Result<()>) -> Result<Spent> {
         wall: wall.as_secs_f64() * 1e3,
         cpu: (children_cpu()? - cpu).as_secs_f64() * 1e3,
     })
-}
-
-fn children_cpu() -> Result<Duration> {
-    // SAFETY: all-zero is a valid rusage, and the call gets a pointer to it.
-    let usage = unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        if libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) != 0 {
-            return Err(io::Error::last_os_error()).context("getrusage");
-        }
-        usage
-    };
-    let time = |time: libc::timeval| {
-        Duration::from_secs(time.tv_sec as u64) + Duration::from_micros(time.tv_usec as u64)
-    };
-    Ok(time(usage.ru_utime) + time(usage.ru_stime))
 }
 
 fn write_sources(scratch: &Path) -> Result<Vec<PathBuf>> {
@@ -145,7 +138,8 @@ fn write_sources(scratch: &Path) -> Result<Vec<PathBuf>> {
         .collect()
 }
 
-fn source(unit: usize) -> String {
+/// A C file of many functions.
+pub(super) fn source(unit: usize) -> String {
     let mut text = String::from("#include <stdio.h>\n#include <stdlib.h>\n#include <string.h>\n");
     for index in 0..FUNCTIONS_PER_UNIT {
         let _ = write!(

@@ -13,6 +13,8 @@ pub struct Figure {
     pub ratio: f64,
     pub lowest_ratio: f64,
     pub highest_ratio: f64,
+    /// Where the true ratio is with 95% confidence.
+    pub confidence: (f64, f64),
 }
 
 /// Measures every contestant once per round, in an order that rotates. Result: `[contestant][round]`.
@@ -47,7 +49,32 @@ pub fn compare(baseline: &[f64], samples: &[f64]) -> Figure {
         ratio: median(&ratios),
         lowest_ratio: ratios.iter().copied().fold(f64::INFINITY, f64::min),
         highest_ratio: ratios.iter().copied().fold(0.0, f64::max),
+        confidence: confidence(&ratios),
     }
+}
+
+/// Of the median, at least 95%, without an assumption on how the samples are distributed: it lies
+/// outside the k lowest and highest of n with twice the probability of less than k heads in n
+/// throws. All of the samples when they are fewer than six.
+fn confidence(samples: &[f64]) -> (f64, f64) {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let (Some(&first), Some(&last)) = (sorted.first(), sorted.last()) else {
+        return (0.0, 0.0);
+    };
+    let count = sorted.len();
+    let mut outside = 0.0;
+    let mut ways = 1.0;
+    let mut bounds = (first, last);
+    for cut in 0..count / 2 {
+        outside += 2.0 * ways / 2f64.powi(i32::try_from(count).unwrap_or(i32::MAX));
+        if outside > 0.05 {
+            break;
+        }
+        bounds = (sorted[cut], sorted[count - 1 - cut]);
+        ways *= (count - cut) as f64 / (cut + 1) as f64;
+    }
+    bounds
 }
 
 /// 0 for no samples.
@@ -84,6 +111,18 @@ mod tests {
         assert_eq!(figure.added, 20.0);
         assert!((figure.ratio - 1.1).abs() < 1e-9);
         assert!((figure.highest_ratio - 1.2).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_median_is_within_the_ranks_of_the_tables() {
+        let samples = |count: u32| -> Vec<f64> { (1..=count).map(f64::from).rev().collect() };
+        // Dixon and Massey, Introduction to Statistical Analysis, table of the sign test.
+        assert_eq!(confidence(&samples(5)), (1.0, 5.0));
+        assert_eq!(confidence(&samples(6)), (1.0, 6.0));
+        assert_eq!(confidence(&samples(9)), (2.0, 8.0));
+        assert_eq!(confidence(&samples(15)), (4.0, 12.0));
+        assert_eq!(confidence(&samples(25)), (8.0, 18.0));
+        assert_eq!(confidence(&[]), (0.0, 0.0));
     }
 
     #[test]

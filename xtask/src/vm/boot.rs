@@ -87,6 +87,8 @@ pub struct Machine<'a> {
     pub kernel: &'a Files,
     /// Its root file system.
     pub initramfs: &'a Path,
+    /// A file of zeros that becomes its disk for swap.
+    pub disk: &'a Path,
     /// Its control groups.
     pub cgroup: Cgroup,
     /// Its memory, as QEMU writes it.
@@ -137,6 +139,9 @@ impl Machine<'_> {
              memtrace.cgroup={}",
             self.cgroup
         );
+        // The one disk for which every Debian kernel has the driver built in.
+        let mut drive = std::ffi::OsString::from("if=none,id=disk,format=raw,cache=unsafe,file=");
+        drive.push(self.disk);
         let mut second_port = std::ffi::OsString::from("file:");
         second_port.push(self.kernel.directory.join("ttyS1"));
         let mut command = Command::new("qemu-system-x86_64");
@@ -160,6 +165,9 @@ impl Machine<'_> {
                 "none",
                 "-no-reboot",
             ])
+            .arg("-drive")
+            .arg(drive)
+            .args(["-device", "nvme,drive=disk,serial=memtrace"])
             .args(["-serial", "stdio", "-serial"])
             .arg(second_port)
             .arg("-kernel")

@@ -49,6 +49,8 @@ must mount -t bpf bpf /sys/fs/bpf
 ln -s /proc/self/fd /dev/fd
 ip link set lo up
 hostname memtrace-vm
+# An empty disk, for tests that need swap.
+[ -b /dev/nvme0n1 ] && export MEMTRACE_SWAP_DEVICE=/dev/nvme0n1
 # Binary data may be sent through the second serial port.
 stty -F /dev/ttyS1 raw 2>/dev/null
 

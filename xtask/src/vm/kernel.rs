@@ -22,7 +22,7 @@ const KNOWN: &[(&str, &str)] = &[
     ("7.x", "sid"),
 ];
 
-/// The kernels that every change is tested on.
+/// The kernels that every change is tested on, the oldest first.
 pub fn tested() -> Vec<Kernel> {
     KNOWN
         .iter()

@@ -10,9 +10,14 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    analysis::{Estimate, Signal, State},
+    growth::GrowthChange,
+    identity::names::Names,
+    incident::{Incident, record::KubernetesReport},
     loader::Verdict,
     model::snapshot::{
-        CgroupSnapshot, EffectiveLimit, Limit, OomKill, ProcessSnapshot, SelfReading, Snapshot,
+        CgroupSnapshot, EffectiveLimit, LeakSnapshot, Limit, LimitChange, OomKill, ProcessSnapshot,
+        SelfReading, Snapshot,
     },
     probes::lifecycle::LifecycleEvent,
 };
@@ -32,6 +37,8 @@ struct Line<'a, T: Serialize> {
 struct CgroupLine<'a> {
     cgroup: &'a str,
     cgroup_id: u64,
+    #[serde(flatten)]
+    names: &'a Names,
     since: String,
     removed: bool,
     usage_bytes: Option<u64>,
@@ -41,6 +48,7 @@ struct CgroupLine<'a> {
     shmem_bytes: Option<u64>,
     kernel_bytes: Option<u64>,
     slab_bytes: Option<u64>,
+    slab_reclaimable_bytes: Option<u64>,
     sock_bytes: Option<u64>,
     swap_bytes: Option<u64>,
     peak_bytes: Option<u64>,
@@ -72,6 +80,20 @@ struct CgroupLine<'a> {
     events_local: Events,
     pressure_some_ns: Option<u64>,
     pressure_full_ns: Option<u64>,
+    /// What the growth analysis says; null while the cgroup is not judged.
+    leak: Option<Leak>,
+}
+
+/// The verdict in short; a `leak` line tells each change of it with its evidence.
+#[derive(Serialize)]
+struct Leak {
+    state: State,
+    signal: Option<Signal>,
+    rate_bytes_per_hour: Option<Estimate>,
+    since: Option<String>,
+    time_to_limit_s: Option<Estimate>,
+    near_limit: Option<bool>,
+    unreclaimable_bytes: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -206,6 +228,86 @@ impl<W: Write> Json<W> {
         self.flush()
     }
 
+    /// A complete incident.
+    pub fn incident(&mut self, incident: &Incident) -> io::Result<()> {
+        self.whole("oom_incident", incident)
+    }
+
+    /// A limit that changed.
+    pub fn limit_changed(&mut self, change: &LimitChange) -> io::Result<()> {
+        #[derive(Serialize)]
+        struct Changed<'a> {
+            time: String,
+            cgroup: &'a str,
+            cgroup_id: u64,
+            #[serde(flatten)]
+            names: &'a Names,
+            limit_bytes_before: Option<u64>,
+            limit_bytes: Option<u64>,
+            usage_bytes: Option<u64>,
+        }
+        self.whole(
+            "limit_changed",
+            &Changed {
+                time: timestamp(change.time),
+                cgroup: &change.cgroup,
+                cgroup_id: change.cgroup_id,
+                names: &change.names,
+                limit_bytes_before: change.from.bytes(),
+                limit_bytes: change.to.bytes(),
+                usage_bytes: change.usage_bytes,
+            },
+        )
+    }
+
+    /// What Kubernetes says of an incident that was told before.
+    pub fn kubernetes_report(&mut self, incident: &Incident) -> io::Result<()> {
+        #[derive(Serialize)]
+        struct Report<'a> {
+            time: jiff::Timestamp,
+            incident_id: &'a str,
+            cgroup: Option<&'a str>,
+            names: Option<&'a Names>,
+            kubernetes: Option<&'a KubernetesReport>,
+        }
+        let victim = incident.victims.first();
+        let finished = incident
+            .kubernetes
+            .as_ref()
+            .and_then(|report| report.finished);
+        self.whole(
+            "oom_report",
+            &Report {
+                time: finished.unwrap_or(incident.time),
+                incident_id: &incident.id,
+                cgroup: victim.and_then(|victim| victim.cgroup.as_deref()),
+                names: victim.and_then(|victim| victim.names.as_deref()),
+                kubernetes: incident.kubernetes.as_ref(),
+            },
+        )
+    }
+
+    /// A change of a verdict.
+    pub fn leak(&mut self, change: &GrowthChange) -> io::Result<()> {
+        self.whole("leak", change)
+    }
+
+    /// A record that has its time itself.
+    fn whole(&mut self, kind: &'static str, record: &impl Serialize) -> io::Result<()> {
+        #[derive(Serialize)]
+        struct Whole<'a, T: Serialize> {
+            #[serde(rename = "type")]
+            kind: &'static str,
+            #[serde(flatten)]
+            record: &'a T,
+        }
+        self.buffer.clear();
+        serde_json::to_writer(&mut self.buffer, &Whole { kind, record })?;
+        self.buffer.push(b'\n');
+        self.out.write_all(&self.buffer)?;
+        self.flush()
+    }
+
     /// The end of a process that was big.
     pub fn process_exit(
         &mut self,
@@ -291,6 +393,7 @@ fn cgroup_line(cgroup: &CgroupSnapshot) -> CgroupLine<'_> {
     CgroupLine {
         cgroup: &cgroup.cgroup,
         cgroup_id: cgroup.cgroup_id,
+        names: &cgroup.names,
         since: timestamp(cgroup.since),
         removed: cgroup.removed,
         usage_bytes: memory.usage_bytes,
@@ -300,6 +403,7 @@ fn cgroup_line(cgroup: &CgroupSnapshot) -> CgroupLine<'_> {
         shmem_bytes: memory.shmem_bytes,
         kernel_bytes: memory.kernel_bytes,
         slab_bytes: memory.slab_bytes,
+        slab_reclaimable_bytes: memory.slab_reclaimable_bytes,
         sock_bytes: memory.sock_bytes,
         swap_bytes: memory.swap_bytes,
         peak_bytes: memory.peak_bytes,
@@ -339,6 +443,22 @@ fn cgroup_line(cgroup: &CgroupSnapshot) -> CgroupLine<'_> {
         events_local: events(&memory.events_local),
         pressure_some_ns: memory.pressure.some_ns,
         pressure_full_ns: memory.pressure.full_ns,
+        leak: cgroup.leak.as_ref().map(leak),
+    }
+}
+
+fn leak(leak: &LeakSnapshot) -> Leak {
+    let since = leak
+        .since
+        .and_then(|since| jiff::Timestamp::from_millisecond(since.time_ms).ok());
+    Leak {
+        state: leak.state,
+        signal: leak.signal,
+        rate_bytes_per_hour: leak.rate_bytes_per_hour,
+        since: since.map(|since| format!("{since:.3}")),
+        time_to_limit_s: leak.time_to_limit.map(|time| time.seconds),
+        near_limit: leak.near_limit.map(|near| near.near),
+        unreclaimable_bytes: leak.near_limit.map(|near| near.unreclaimable_bytes),
     }
 }
 

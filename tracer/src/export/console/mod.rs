@@ -1,11 +1,16 @@
 //! Output on standard output: JSON lines for programs, a live table for people.
 
+pub mod duration;
+pub mod incident;
 pub mod json;
-pub mod size;
+pub mod leak;
+pub mod limit;
 pub mod table;
 pub mod writer;
 
 use std::time::SystemTime;
+
+pub use crate::size;
 
 /// RFC 3339 in UTC with microseconds.
 pub fn timestamp(time: SystemTime) -> String {

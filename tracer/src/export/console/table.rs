@@ -1,4 +1,4 @@
-//! The live table: fastest growing cgroups first, events as lines above it.
+//! The live table: leaks first, then the fastest growing cgroups, events as lines above it.
 //!
 //! Draws in place with plain ANSI sequences; only for a terminal.
 
@@ -7,36 +7,44 @@ use std::{
     time::SystemTime,
 };
 
+use crate::analysis::State;
+use crate::growth::GrowthChange;
+use crate::host::escape::display;
+use crate::incident::Incident;
 use crate::model::snapshot::{CgroupSnapshot, OomKill, Snapshot};
 
-use super::size;
+use super::{duration, leak, size};
 
 const CLEAR_BELOW: &str = "\x1b[J";
 const BOLD: &str = "\x1b[1m";
 const RED: &str = "\x1b[31m";
 const YELLOW: &str = "\x1b[33m";
 const RESET: &str = "\x1b[0m";
-/// Narrower terminals do without the MAPPED column and show less of the top process.
+/// Narrower terminals do without the FAULTS/s column and show less of the top process.
 const WIDE: usize = 100;
+/// Narrower ones do without MAPPED.
+const WIDEST: usize = 120;
+
+/// Shown of a glob.
+const MOST_GLOB_BYTES: usize = 200;
 
 /// Widths of the columns that depend on the terminal.
 #[derive(Clone, Copy)]
 struct Columns {
     name: usize,
+    faults: bool,
     mapped: bool,
     process: usize,
 }
 
 impl Columns {
     fn fit(width: usize) -> Self {
-        let (mapped, process) = if width < WIDE {
-            (false, 12)
-        } else {
-            (true, 20)
-        };
-        let numbers = 44 + if mapped { 11 } else { 0 } + process;
+        let (faults, mapped) = (width >= WIDE, width >= WIDEST);
+        let process = if faults { 20 } else { 12 };
+        let optional = if faults { 9 } else { 0 } + if mapped { 11 } else { 0 };
         Self {
-            name: width.saturating_sub(numbers).max(8),
+            name: width.saturating_sub(53 + optional + process).max(8),
+            faults,
             mapped,
             process,
         }
@@ -48,6 +56,8 @@ impl Columns {
 pub struct Table<W> {
     out: W,
     colour: bool,
+    /// The glob that cgroups are chosen by, as given.
+    chosen_by: Option<String>,
     /// The last drawing, drawn again below each event.
     frame: String,
 }
@@ -57,8 +67,15 @@ impl<W: Write> Table<W> {
         Self {
             out,
             colour,
+            chosen_by: None,
             frame: String::new(),
         }
+    }
+
+    /// Says by which glob cgroups are chosen, should there be none.
+    pub fn chosen_by(mut self, glob: Option<&str>) -> Self {
+        self.chosen_by = glob.map(|glob| display(glob.as_bytes(), MOST_GLOB_BYTES));
+        self
     }
 
     /// Draws the interval over the last one.
@@ -95,6 +112,28 @@ impl<W: Write> Table<W> {
             kill.trigger_tgid,
         );
         self.line(&line)
+    }
+
+    /// A complete incident, as a report.
+    pub fn incident(&mut self, incident: &Incident, width: usize) -> io::Result<()> {
+        let report = super::incident::report(incident, self.colour, width);
+        self.line(report.trim_end())
+    }
+
+    /// A change of a verdict that matters to an operator.
+    pub fn leak(&mut self, change: &GrowthChange) -> io::Result<()> {
+        let Some(line) = leak::line(change) else {
+            return Ok(());
+        };
+        let (yellow, reset) = if self.colour {
+            (YELLOW, RESET)
+        } else {
+            ("", "")
+        };
+        self.line(&format!(
+            "{yellow}{} {line}{reset}",
+            time_of_day(change.time.into())
+        ))
     }
 
     fn draw(&mut self) -> io::Result<()> {
@@ -138,6 +177,8 @@ impl<W: Write> Table<W> {
                 "LIMIT",
                 "%",
                 "GROWTH",
+                "VERDICT",
+                "FULL IN",
                 "FAULTS/s",
                 "MAPPED",
                 "TOP PROCESS",
@@ -150,10 +191,16 @@ impl<W: Write> Table<W> {
             .filter(|cgroup| !cgroup.removed)
             .collect();
         cgroups.sort_by(|a, b| {
-            order(b)
-                .total_cmp(&order(a))
+            suspicion(b)
+                .cmp(&suspicion(a))
+                .then_with(|| order(b).total_cmp(&order(a)))
                 .then_with(|| a.cgroup.cmp(&b.cgroup))
         });
+        if let (true, Some(glob)) = (cgroups.is_empty(), &self.chosen_by) {
+            let tracked = snapshot.own.cgroups_tracked;
+            let note = format!("0 of {tracked} cgroups match --cgroup '{glob}'");
+            frame += &format!("{}\n", cut(&note, width));
+        }
         let room = height.saturating_sub(4);
         for cgroup in cgroups.iter().take(room) {
             frame += &self.cgroup(cgroup, columns, width);
@@ -165,6 +212,8 @@ impl<W: Write> Table<W> {
     }
 
     fn cgroup(&self, cgroup: &CgroupSnapshot, columns: Columns, width: usize) -> String {
+        let name = cgroup.names.short();
+        let name = name.unwrap_or_else(|| cgroup.cgroup.clone());
         let limit = cgroup.effective_limit.as_ref().map(|limit| limit.bytes);
         let share = match (cgroup.memory.usage_bytes, limit) {
             (Some(usage), Some(limit)) if limit > 0 => Some(usage as f64 * 100.0 / limit as f64),
@@ -183,35 +232,77 @@ impl<W: Write> Table<W> {
         let line = row(
             columns,
             &[
-                &shortened(&cgroup.cgroup, columns.name),
+                &shortened(&name, columns.name),
                 &cgroup.memory.usage_bytes.map_or("-".into(), size::bytes),
                 &limit.map_or("-".into(), size::bytes),
                 &share.map_or("-".into(), |share| format!("{share:.0}%")),
                 &size::rate(cgroup.rates.growth_bytes_per_second),
+                cgroup.leak.map_or("-", |leak| verdict(leak.state)),
+                &full_in(cgroup),
                 &size::count(cgroup.rates.faults_per_second),
                 &mapped,
                 &shortened(&top, columns.process),
             ],
         );
         let line = cut(&line, width);
-        match share {
-            Some(share) if self.colour && share >= 90.0 => format!("{YELLOW}{line}{RESET}\n"),
-            _ => line + "\n",
+        let state = cgroup.leak.map(|leak| leak.state);
+        if !self.colour {
+            line + "\n"
+        } else if state == Some(State::Confirmed) {
+            format!("{RED}{line}{RESET}\n")
+        } else if state == Some(State::Suspected) || share.is_some_and(|share| share >= 90.0) {
+            format!("{YELLOW}{line}{RESET}\n")
+        } else {
+            line + "\n"
         }
     }
 }
 
 /// Cells in their columns.
-fn row(columns: Columns, cells: &[&str; 8]) -> String {
-    let [cgroup, usage, limit, share, growth, faults, mapped, process] = cells;
+fn row(columns: Columns, cells: &[&str; 10]) -> String {
+    let [
+        cgroup,
+        usage,
+        limit,
+        share,
+        growth,
+        verdict,
+        full_in,
+        faults,
+        mapped,
+        process,
+    ] = cells;
     let name = columns.name;
+    let faults = match columns.faults {
+        true => format!(" {faults:>8}"),
+        false => String::new(),
+    };
     let mapped = match columns.mapped {
         true => format!(" {mapped:>10}"),
         false => String::new(),
     };
     format!(
-        "{cgroup:<name$} {usage:>7} {limit:>7} {share:>5} {growth:>10} {faults:>8}{mapped}  {process}"
+        "{cgroup:<name$} {usage:>7} {limit:>7} {share:>5} {growth:>10}  {verdict:<9} {full_in:>7}{faults}{mapped}  {process}"
     )
+}
+
+fn verdict(state: State) -> &'static str {
+    match state {
+        State::Unknown => "-",
+        state => state.name(),
+    }
+}
+
+/// Time until the limit is reached, of a leak.
+fn full_in(cgroup: &CgroupSnapshot) -> String {
+    let time = cgroup.leak.and_then(|leak| leak.time_to_limit);
+    time.map_or_else(|| "-".into(), |time| duration::rough(time.seconds.mid))
+}
+
+/// Leaks are on top, however slow.
+fn suspicion(cgroup: &CgroupSnapshot) -> Option<State> {
+    let state = cgroup.leak.map(|leak| leak.state);
+    state.filter(|state| state.is_leak())
 }
 
 /// Fastest growing first; the biggest of those that stand still.
@@ -251,6 +342,9 @@ mod tests {
         CgroupSnapshot {
             cgroup_id: 1,
             cgroup: name.into(),
+            names: Default::default(),
+            growers: Vec::new(),
+            container: None,
             since: SystemTime::UNIX_EPOCH,
             removed: false,
             memory: MemoryReading {
@@ -261,10 +355,12 @@ mod tests {
             heap: None,
             reclaim: None,
             lifecycle: None,
+            oom_kills: None,
             rates: Rates {
                 growth_bytes_per_second: Some(growth),
                 ..Rates::default()
             },
+            leak: None,
             processes: Vec::new(),
         }
     }
@@ -297,6 +393,24 @@ mod tests {
             lines.iter().all(|line| line.chars().count() <= 80),
             "{frame}"
         );
+    }
+
+    #[test]
+    fn a_glob_that_no_cgroup_matches_is_told_and_one_that_some_match_is_not() {
+        let table = Table::new(Vec::new(), false).chosen_by(Some("/x\x1b*"));
+        let mut nobody = snapshot(Vec::new());
+        nobody.own.cgroups_tracked = 7;
+        let frame = table.frame(&nobody, 80, 7);
+        let note = frame.lines().last().unwrap_or_default();
+        assert!(
+            note.starts_with("0 of 7 cgroups match --cgroup '/x"),
+            "{frame}"
+        );
+        assert!(!note.contains('\x1b'), "{frame}");
+        let frame = table.frame(&snapshot(vec![cgroup("/x", 1, 0.0)]), 80, 7);
+        assert!(!frame.contains("match"), "{frame}");
+        let all = Table::new(Vec::new(), false);
+        assert!(!all.frame(&nobody, 80, 7).contains("match"));
     }
 
     #[test]

@@ -6,22 +6,23 @@
 mod grpc;
 mod http;
 mod retry;
+mod signal;
+mod tls;
 
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-};
-use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 use prost::Message;
 use tokio::time::Instant;
 
-use super::config::{OtlpConfig, Protocol};
-use super::metrics::point_count;
-use retry::{Backoff, Verdict};
+use super::config::{Protocol, Target};
+pub(super) use grpc::channel;
+pub(super) use http::{client as http_client, read as read_answer};
+pub(super) use retry::{Backoff, Verdict};
+pub use signal::{Logs, Metrics, Profiles, Signal, Split};
 
-/// Encoded size a request stays under: gRPC servers refuse more than 4 MiB by default.
-const MAX_REQUEST_BYTES: usize = 4_000_000;
+/// Encoded size a request stays under. gRPC servers refuse more than 4 MiB by default; what a request is
+/// made of takes several times its encoded size, and no less is held at once.
+const MAX_REQUEST_BYTES: usize = 1_000_000;
 
 /// The configuration cannot be made into a client.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,13 @@ pub enum ClientError {
     Grpc(#[source] tonic::transport::Error),
     #[error("cannot make the HTTP client: {0}")]
     Http(#[source] reqwest::Error),
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+    #[error(
+        "this system has no certificates of authorities{0}; name a file of them with \
+         --otlp-certificate, or install them (ca-certificates)"
+    )]
+    NoAuthorities(String),
 }
 
 /// Why a request was given up. The text never holds a header.
@@ -40,75 +48,91 @@ pub enum SendError {
     /// The backend was not reached, or did not speak the protocol.
     #[error("cannot reach the backend: {0}")]
     Unreachable(String),
-    #[error("the backend answered {status}: {message}")]
+    #[error("the backend answered {status}{}", reason(.message))]
     Refused { status: String, message: String },
+    /// It has no such endpoint or service.
+    #[error("the backend does not take them ({status}){}", reason(.message))]
+    NotServed { status: String, message: String },
 }
 
 /// What became of one export.
 #[derive(Debug, Default)]
 pub struct Delivery {
-    /// Data points the backend took.
+    /// Items the backend took: data points, log records.
     pub exported: u64,
-    /// Data points the backend refused within a request it accepted (OTLP partial success).
+    /// Items the backend refused within a request it accepted (OTLP partial success).
     pub rejected: u64,
-    /// Data points of requests that were given up.
+    /// Items of requests that were given up.
     pub failed: u64,
     /// The backend's words on a partial success; it may warn without rejecting.
     pub warning: Option<String>,
     /// The last failure.
     pub error: Option<SendError>,
+    /// The backend asked for this pause.
+    pub pause: Option<Duration>,
 }
 
 /// A failed attempt, judged.
-struct Failure {
-    error: SendError,
-    verdict: Verdict,
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: SendError,
+    pub(super) verdict: Verdict,
 }
 
-/// Sends metrics to one endpoint. Needs a tokio runtime with I/O and time.
-pub struct Client {
-    transport: Transport,
+/// Sends one signal to one endpoint. Needs a tokio runtime with I/O and time.
+pub struct Client<S: Signal> {
+    transport: Transport<S>,
     timeout: Duration,
 }
 
-enum Transport {
-    Grpc(grpc::Grpc),
+enum Transport<S: Signal> {
+    Grpc(grpc::Grpc<S>),
     Http(http::Http),
 }
 
-impl Client {
+impl<S: Signal> Client<S> {
     /// Makes the client; it connects at the first export. Call within a tokio runtime.
     ///
     /// # Errors
     /// The transport refuses the configuration.
-    pub fn new(config: &OtlpConfig) -> Result<Self, ClientError> {
-        let transport = match config.protocol {
-            Protocol::Grpc => Transport::Grpc(grpc::Grpc::new(config)?),
-            Protocol::HttpProtobuf => Transport::Http(http::Http::new(config)?),
+    pub fn new(target: &Target) -> Result<Self, ClientError> {
+        let transport = match target.protocol {
+            Protocol::Grpc => Transport::Grpc(grpc::Grpc::new(target)?),
+            Protocol::HttpProtobuf => Transport::Http(http::Http::new(target)?),
         };
         Ok(Client {
             transport,
-            timeout: config.timeout,
+            timeout: target.timeout,
         })
     }
 
     /// Sends all of `resources`. Each request has the configured timeout, retries included.
-    pub async fn export(&self, resources: Vec<ResourceMetrics>) -> Delivery {
+    pub async fn export(&self, resources: impl Iterator<Item = S::Resource>) -> Delivery
+    where
+        S: Split,
+    {
+        self.export_requests(requests::<S>(resources, MAX_REQUEST_BYTES))
+            .await
+    }
+
+    /// Sends all of `requests`, each as it is.
+    pub async fn export_requests(&self, requests: impl Iterator<Item = S::Request>) -> Delivery {
         let mut delivery = Delivery::default();
         let mut unavailable = false;
-        for request in requests(resources, MAX_REQUEST_BYTES) {
-            let points = point_count(&request.resource_metrics);
+        for request in requests {
+            let items = S::items(&request);
             if unavailable {
-                delivery.failed += points;
+                delivery.failed += items;
                 continue;
             }
             match self.send(request).await {
-                Ok(response) => delivery.count(points, response),
+                Ok(response) => delivery.count::<S>(items, response),
                 Err(failure) => {
-                    delivery.failed += points;
+                    delivery.failed += items;
                     // A backend that is down stays down for the rest; one that refuses this
                     // request may well take the next.
                     unavailable = failure.verdict != Verdict::GiveUp;
+                    delivery.pause = failure.verdict.asked();
                     delivery.error = Some(failure.error);
                 }
             }
@@ -116,15 +140,26 @@ impl Client {
         delivery
     }
 
-    async fn send(
-        &self,
-        request: ExportMetricsServiceRequest,
-    ) -> Result<ExportMetricsServiceResponse, Failure> {
+    /// Sends one request within the configured timeout, retries included.
+    pub(super) async fn deliver(&self, request: S::Request) -> Result<Delivery, Failure> {
+        let items = S::items(&request);
+        let response = self.send(request).await?;
+        let mut delivery = Delivery::default();
+        delivery.count::<S>(items, response);
+        Ok(delivery)
+    }
+
+    async fn send(&self, request: S::Request) -> Result<S::Response, Failure> {
         let deadline = Instant::now() + self.timeout;
         let mut backoff = Backoff::new();
         let request = match &self.transport {
             Transport::Grpc(_) => Encoded::Grpc(request),
-            Transport::Http(http) => Encoded::Http(http.encode(&request)),
+            Transport::Http(http) => {
+                Encoded::Http(http.encode(&request).map_err(|error| Failure {
+                    error: SendError::Unreachable(format!("cannot compress: {error}")),
+                    verdict: Verdict::Retry,
+                })?)
+            }
         };
         loop {
             let attempt = tokio::time::timeout_at(deadline, self.attempt(&request)).await;
@@ -149,7 +184,7 @@ impl Client {
         }
     }
 
-    async fn attempt(&self, request: &Encoded) -> Result<ExportMetricsServiceResponse, Failure> {
+    async fn attempt(&self, request: &Encoded<S>) -> Result<S::Response, Failure> {
         match (&self.transport, request) {
             (Transport::Grpc(grpc), Encoded::Grpc(request)) => grpc.send(request.clone()).await,
             (Transport::Http(http), Encoded::Http(body)) => http.send(body.clone()).await,
@@ -163,53 +198,61 @@ impl Client {
 }
 
 /// A request in the form its transport repeats cheaply.
-enum Encoded {
-    Grpc(ExportMetricsServiceRequest),
+enum Encoded<S: Signal> {
+    Grpc(S::Request),
     Http(bytes::Bytes),
 }
 
 impl Delivery {
-    fn count(&mut self, points: u64, response: ExportMetricsServiceResponse) {
-        let partial = response.partial_success.unwrap_or_default();
-        let rejected = u64::try_from(partial.rejected_data_points)
-            .unwrap_or(0)
-            .min(points);
+    fn count<S: Signal>(&mut self, items: u64, response: S::Response) {
+        let (rejected, message) = S::refused(response);
+        let rejected = u64::try_from(rejected).unwrap_or(0).min(items);
         self.rejected += rejected;
-        self.exported += points - rejected;
-        if !partial.error_message.is_empty() {
-            self.warning = Some(printable(&partial.error_message));
+        self.exported += items - rejected;
+        if !message.is_empty() {
+            self.warning = Some(printable(&message));
         } else if rejected > 0 {
             self.warning = Some("no reason given".to_owned());
         }
     }
 }
 
-/// Splits between resources; a resource alone above the limit is sent as it is.
-fn requests(resources: Vec<ResourceMetrics>, max_bytes: usize) -> Vec<ExportMetricsServiceRequest> {
-    let mut requests = Vec::new();
-    let mut current = ExportMetricsServiceRequest::default();
-    let mut bytes = 0;
-    for resource in resources {
+/// Splits between resources; a resource alone above the limit is sent as it is. Holds one request at a time.
+fn requests<S: Split>(
+    resources: impl Iterator<Item = S::Resource>,
+    max_bytes: usize,
+) -> impl Iterator<Item = S::Request> {
+    let size = |resource: &S::Resource| {
         let length = resource.encoded_len();
-        let size = length + 1 + prost::length_delimiter_len(length);
-        if bytes + size > max_bytes && !current.resource_metrics.is_empty() {
-            requests.push(std::mem::take(&mut current));
-            bytes = 0;
+        length + 1 + prost::length_delimiter_len(length)
+    };
+    let mut resources = resources
+        .map(move |resource| (size(&resource), resource))
+        .peekable();
+    std::iter::from_fn(move || {
+        let (mut bytes, first) = resources.next()?;
+        let mut current = vec![first];
+        while let Some((size, next)) = resources.next_if(|(size, _)| bytes + size <= max_bytes) {
+            bytes += size;
+            current.push(next);
         }
-        bytes += size;
-        current.resource_metrics.push(resource);
-    }
-    if !current.resource_metrics.is_empty() {
-        requests.push(current);
-    }
-    requests
+        Some(S::request(current))
+    })
 }
 
-/// A backend's text made safe for a log: one line, bounded.
+/// A backend's text made safe for a log: one line without runs of blanks, bounded.
 fn printable(text: &str) -> String {
     const MAX_CHARS: usize = 200;
-    let safe = |c: char| if c.is_control() { ' ' } else { c };
-    text.trim().chars().take(MAX_CHARS).map(safe).collect()
+    let safe = text.replace(char::is_control, " ");
+    let words: Vec<&str> = safe.split_whitespace().collect();
+    words.join(" ").chars().take(MAX_CHARS).collect()
+}
+
+fn reason(message: &str) -> String {
+    match message {
+        "" => String::new(),
+        message => format!(": {message}"),
+    }
 }
 
 fn seconds(duration: &Duration) -> String {
@@ -219,7 +262,10 @@ fn seconds(duration: &Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsPartialSuccess;
+    use opentelemetry_proto::tonic::collector::logs::v1::{
+        ExportLogsPartialSuccess, ExportLogsServiceResponse,
+    };
+    use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
 
     #[test]
     fn requests_stay_under_the_limit_and_lose_nothing() {
@@ -227,12 +273,14 @@ mod tests {
             schema_url: "x".repeat(100),
             ..Default::default()
         };
-        let split = requests(vec![resource; 10], 350);
-        assert_eq!(split.len(), 4);
-        assert!(split.iter().all(|request| request.encoded_len() <= 350));
+        let split = |resources: Vec<_>| -> Vec<_> {
+            requests::<Metrics>(resources.into_iter(), 350).collect()
+        };
+        let ten = split(vec![resource; 10]);
+        assert_eq!(ten.len(), 4);
+        assert!(ten.iter().all(|request| request.encoded_len() <= 350));
         assert_eq!(
-            split
-                .iter()
+            ten.iter()
                 .map(|request| request.resource_metrics.len())
                 .sum::<usize>(),
             10
@@ -241,20 +289,20 @@ mod tests {
             schema_url: "x".repeat(500),
             ..Default::default()
         };
-        assert_eq!(requests(vec![large.clone(), large], 350).len(), 2);
-        assert!(requests(Vec::new(), 350).is_empty());
+        assert_eq!(split(vec![large.clone(), large]).len(), 2);
+        assert!(split(Vec::new()).is_empty());
     }
 
     #[test]
     fn a_partial_success_is_counted_not_failed() {
         let mut delivery = Delivery::default();
-        let partial = ExportMetricsPartialSuccess {
-            rejected_data_points: 3,
+        let partial = ExportLogsPartialSuccess {
+            rejected_log_records: 3,
             error_message: "too\nold".to_owned(),
         };
-        delivery.count(
+        delivery.count::<Logs>(
             10,
-            ExportMetricsServiceResponse {
+            ExportLogsServiceResponse {
                 partial_success: Some(partial),
             },
         );

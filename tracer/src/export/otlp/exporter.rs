@@ -1,26 +1,46 @@
 //! Decides when to export, and counts what was lost.
 //!
 //! Owns a thread with its own runtime, so that neither encoding nor a slow backend delays
-//! tracing. It holds one snapshot, the latest, and the last numbers of a bounded number of
-//! removed cgroups. Must not block `offer`, and must not queue without a bound.
+//! tracing. It holds one snapshot, the latest, the last numbers of a bounded number of removed
+//! cgroups, the last profile of each watched cgroup, and a bounded queue of events, on disk if there is
+//! a state directory; each signal has a task and a connection of its own.
+//! Must not block `offer` or `event`, and must not queue without a bound.
 
+#[cfg(test)]
+mod event_tests;
+mod events;
+#[cfg(test)]
+mod hostile_tests;
+mod inbox;
+mod metrics;
+mod profiles;
+mod report;
 mod slot;
+mod spool;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::client::{Client, ClientError, Delivery};
+use super::client::{Client, ClientError};
 use super::config::OtlpConfig;
-use super::metrics::{ResourceContext, cgroup_metrics, resource_metrics};
+use super::events::Event;
+use super::resource::ResourceContext;
 use crate::model::snapshot::{Loss, Snapshot};
-use slot::{Round, Slot};
+use events::{EventCounters, Events};
+use inbox::{Entry, Inbox};
+use metrics::{Metrics, PointCounters};
+pub use profiles::CgroupProfile;
+use profiles::{ProfileCounters, ProfileSlot, Profiles};
+use report::Report;
+use slot::Slot;
+use spool::Spool;
 
 /// How long a flush at shutdown may take unless the caller knows better.
 pub const SHUTDOWN_DEADLINE: Duration = Duration::from_millis(1500);
@@ -47,11 +67,34 @@ pub struct ExportCounters {
     pub dropped_snapshots: u64,
     /// Removed cgroups whose last numbers were never sent.
     pub dropped_cgroups: u64,
+    /// Events the backend took.
+    pub exported_events: u64,
+    /// Events that the backend refused to take at all, or neither sent nor on disk by the end of
+    /// the shutdown.
+    pub failed_events: u64,
+    /// Events refused within an accepted request (OTLP partial success).
+    pub rejected_events: u64,
+    /// Events that had to go for newer ones while the backend was down.
+    pub dropped_events: u64,
+    /// Events kept on disk that could not be read back; at least.
+    pub damaged_events: u64,
+    /// Events that wait to be sent, now.
+    pub waiting_events: u64,
+    /// Profiles the backend took, one a value and cgroup.
+    pub exported_profiles: u64,
+    /// Profiles in requests given up.
+    pub failed_profiles: u64,
+    /// Profiles refused within an accepted request (OTLP partial success).
+    pub rejected_profiles: u64,
+    /// Cgroups whose profile had to go for those of others while the backend was slow.
+    pub dropped_profiles: u64,
+    /// Stacks, the smallest, for which a request had no room.
+    pub left_out_stacks: u64,
 }
 
 impl ExportCounters {
     /// The losses among the counters, for `SelfReading::losses`.
-    pub fn losses(&self) -> [Loss; 4] {
+    pub fn losses(&self) -> [Loss; 12] {
         [
             Loss {
                 cause: "otlp_points_failed",
@@ -69,29 +112,61 @@ impl ExportCounters {
                 cause: "otlp_removed_cgroups_dropped",
                 count: self.dropped_cgroups,
             },
+            Loss {
+                cause: "otlp_events_failed",
+                count: self.failed_events,
+            },
+            Loss {
+                cause: "otlp_events_rejected",
+                count: self.rejected_events,
+            },
+            Loss {
+                cause: "otlp_events_dropped",
+                count: self.dropped_events,
+            },
+            Loss {
+                cause: "otlp_events_damaged",
+                count: self.damaged_events,
+            },
+            Loss {
+                cause: "otlp_profiles_failed",
+                count: self.failed_profiles,
+            },
+            Loss {
+                cause: "otlp_profiles_rejected",
+                count: self.rejected_profiles,
+            },
+            Loss {
+                cause: "otlp_profiles_dropped",
+                count: self.dropped_profiles,
+            },
+            Loss {
+                cause: "otlp_profile_stacks_left_out",
+                count: self.left_out_stacks,
+            },
         ]
     }
 }
 
-#[derive(Default)]
-struct Counters {
-    exported_points: AtomicU64,
-    failed_points: AtomicU64,
-    rejected_points: AtomicU64,
-    dropped_snapshots: AtomicU64,
-}
-
 /// Handle to the export thread. Dropping it ends the thread without a flush.
 pub struct Exporter {
-    slot: Arc<Slot>,
-    counters: Arc<Counters>,
+    /// `None`: metrics are not sent.
+    slot: Option<Arc<Slot>>,
+    /// `None`: events are not sent.
+    inbox: Option<Arc<Inbox>>,
+    /// `None`: profiles are not sent.
+    profile_slot: Option<Arc<ProfileSlot>>,
+    points: Arc<PointCounters>,
+    events: Arc<EventCounters>,
+    profiles: Arc<ProfileCounters>,
     stop: watch::Sender<Option<Instant>>,
     ended: mpsc::Receiver<()>,
     runtime: tokio::runtime::Handle,
 }
 
 impl Exporter {
-    /// Starts the thread. The first snapshot is sent at once, then the latest per interval.
+    /// Starts the thread. The first snapshot is sent at once, then the latest per interval;
+    /// events as they come.
     ///
     /// # Errors
     /// No thread, no runtime, or a configuration the transport refuses.
@@ -101,35 +176,67 @@ impl Exporter {
             .build()
             .map_err(StartError::Thread)?;
         let handle = runtime.handle().clone();
-        let client = {
-            let _entered = handle.enter();
-            Client::new(config)?
+        let entered = handle.enter();
+        let points = Arc::new(PointCounters::default());
+        let metrics = match &config.metrics {
+            Some(target) => Some(Metrics {
+                client: Client::new(target)?,
+                context: context.clone(),
+                interval: config.interval,
+                slot: Arc::new(Slot::default()),
+                counters: Arc::clone(&points),
+                report: Report::new(target.endpoint.to_string(), "data points"),
+            }),
+            None => None,
         };
-        let slot = Arc::new(Slot::default());
-        let counters = Arc::new(Counters::default());
+        let event_counters = Arc::new(EventCounters::default());
+        let events = match &config.logs {
+            Some(target) => Some(Events {
+                client: Client::new(target)?,
+                context: context.clone(),
+                inbox: Arc::new(Inbox::default()),
+                spool: Spool::new(
+                    config.state_dir.clone(),
+                    spool::LIMITS,
+                    Arc::clone(&event_counters),
+                ),
+                counters: Arc::clone(&event_counters),
+                report: Report::new(target.endpoint.to_string(), "events"),
+            }),
+            None => None,
+        };
+        let profile_counters = Arc::new(ProfileCounters::default());
+        let profiles = match &config.profiles {
+            Some(target) => Some(Profiles {
+                client: Client::new(target)?,
+                context,
+                slot: Arc::new(ProfileSlot::default()),
+                counters: Arc::clone(&profile_counters),
+                report: Report::new(target.endpoint.to_string(), "profiles"),
+            }),
+            None => None,
+        };
+        drop(entered);
+        let slot = metrics.as_ref().map(|metrics| Arc::clone(&metrics.slot));
+        let inbox = events.as_ref().map(|events| Arc::clone(&events.inbox));
+        let profile_slot = profiles.as_ref().map(|profiles| Arc::clone(&profiles.slot));
         let (stop, stopped) = watch::channel(None);
         let (end, ended) = mpsc::channel();
-        let worker = Worker {
-            client,
-            context,
-            interval: config.interval,
-            endpoint: config.endpoint.to_string(),
-            slot: Arc::clone(&slot),
-            counters: Arc::clone(&counters),
-            failing: false,
-            warned_partial: false,
-        };
         std::thread::Builder::new()
             .name("otlp-export".to_owned())
             .spawn(move || {
-                runtime.block_on(worker.run(stopped));
+                runtime.block_on(run(metrics, events, profiles, stopped));
                 // Without a receiver nobody waits for the end.
                 let _ = end.send(());
             })
             .map_err(StartError::Thread)?;
         Ok(Exporter {
             slot,
-            counters,
+            inbox,
+            profile_slot,
+            points,
+            events: event_counters,
+            profiles: profile_counters,
             stop,
             ended,
             runtime: handle,
@@ -138,17 +245,46 @@ impl Exporter {
 
     /// Hands over the latest snapshot; it replaces one that was not sent yet. Never waits.
     pub fn offer(&self, snapshot: Arc<Snapshot>) {
-        self.slot.put(snapshot);
+        if let Some(slot) = &self.slot {
+            slot.put(snapshot);
+        }
+    }
+
+    /// Hands over an event, to be sent at once. Never waits.
+    pub fn event(&self, event: Event) {
+        if let Some(inbox) = &self.inbox {
+            inbox.push(Entry::new(event, SystemTime::now()));
+        }
+    }
+
+    /// Hands over the latest profiles of cgroups, to be sent at once. Never waits.
+    pub fn profiles(&self, profiles: Vec<CgroupProfile>) {
+        if let Some(slot) = &self.profile_slot {
+            slot.put(profiles);
+        }
     }
 
     /// The counters now.
     pub fn counters(&self) -> ExportCounters {
+        let (points, events, profiles) = (&self.points, &self.events, &self.profiles);
         ExportCounters {
-            exported_points: self.counters.exported_points.load(Ordering::Relaxed),
-            failed_points: self.counters.failed_points.load(Ordering::Relaxed),
-            rejected_points: self.counters.rejected_points.load(Ordering::Relaxed),
-            dropped_snapshots: self.counters.dropped_snapshots.load(Ordering::Relaxed),
-            dropped_cgroups: self.slot.dropped(),
+            exported_points: points.exported.load(Ordering::Relaxed),
+            failed_points: points.failed.load(Ordering::Relaxed),
+            rejected_points: points.rejected.load(Ordering::Relaxed),
+            dropped_snapshots: points.dropped_snapshots.load(Ordering::Relaxed),
+            dropped_cgroups: self.slot.as_ref().map_or(0, |slot| slot.dropped()),
+            exported_events: events.exported.load(Ordering::Relaxed),
+            failed_events: events.failed.load(Ordering::Relaxed),
+            rejected_events: events.rejected.load(Ordering::Relaxed),
+            dropped_events: events.dropped.load(Ordering::Relaxed)
+                + self.inbox.as_ref().map_or(0, |inbox| inbox.dropped()),
+            damaged_events: events.damaged.load(Ordering::Relaxed),
+            waiting_events: events.waiting.load(Ordering::Relaxed),
+            exported_profiles: profiles.exported.load(Ordering::Relaxed),
+            failed_profiles: profiles.failed.load(Ordering::Relaxed),
+            rejected_profiles: profiles.rejected.load(Ordering::Relaxed),
+            dropped_profiles: self.profile_slot.as_ref().map_or(0, |slot| slot.dropped()),
+            left_out_stacks: profiles.stacks_left_out.load(Ordering::Relaxed),
         }
     }
 
@@ -158,132 +294,47 @@ impl Exporter {
     }
 
     /// Sends what is held, then ends the thread. Blocks the caller for at most `deadline`.
-    /// `false` when data was left behind; the counters say how much.
+    /// `false` when data was lost; the counters say how much.
     pub fn shutdown(&self, deadline: Duration) -> bool {
-        let failed = self.counters().failed_points;
+        let failed = |counters: ExportCounters| (counters.failed_points, counters.failed_events);
+        let before = failed(self.counters());
         self.stop.send_replace(Some(Instant::now() + deadline));
         let grace = Duration::from_millis(100);
         let ended = self.ended.recv_timeout(deadline + grace).is_ok();
-        ended && self.counters().failed_points == failed
+        ended && failed(self.counters()) == before
     }
 }
 
-struct Worker {
-    client: Client,
-    context: ResourceContext,
-    interval: Duration,
-    endpoint: String,
-    slot: Arc<Slot>,
-    counters: Arc<Counters>,
-    failing: bool,
-    warned_partial: bool,
+async fn run(
+    metrics: Option<Metrics>,
+    events: Option<Events>,
+    profiles: Option<Profiles>,
+    stopped: watch::Receiver<Option<Instant>>,
+) {
+    let for_events = stopped.clone();
+    let for_profiles = stopped.clone();
+    let metrics_task = async {
+        if let Some(metrics) = metrics {
+            metrics.run(stopped).await;
+        }
+    };
+    let events_task = async {
+        if let Some(events) = events {
+            events.run(for_events).await;
+        }
+    };
+    let profiles_task = async {
+        if let Some(profiles) = profiles {
+            profiles.run(for_profiles).await;
+        }
+    };
+    tokio::join!(events_task, metrics_task, profiles_task);
 }
 
-impl Worker {
-    async fn run(mut self, mut stopped: watch::Receiver<Option<Instant>>) {
-        let mut due = Instant::now();
-        loop {
-            let round = tokio::select! {
-                biased;
-                _ = stopped.wait_for(Option::is_some) => break,
-                round = self.next_round(due) => round,
-            };
-            let begun = Instant::now();
-            self.export(round, &mut stopped).await;
-            let late = begun.elapsed().as_nanos() / self.interval.as_nanos().max(1);
-            let missed = u32::try_from(late).unwrap_or(u32::MAX);
-            self.counters
-                .dropped_snapshots
-                .fetch_add(u64::from(missed), Ordering::Relaxed);
-            due = begun + self.interval.saturating_mul(missed.saturating_add(1));
-        }
-        // A dropped handle sets no deadline: nobody waits for a flush.
-        let asked = stopped.borrow().is_some();
-        if let Some(round) = self.slot.take().filter(|_| asked) {
-            self.export(round, &mut stopped).await;
-        }
-    }
-
-    async fn next_round(&self, due: Instant) -> Round {
-        tokio::time::sleep_until(due).await;
-        loop {
-            let offered = self.slot.offered();
-            if let Some(round) = self.slot.take() {
-                return round;
-            }
-            offered.await;
-        }
-    }
-
-    /// Sends one round; once a stop is asked for, only until its deadline.
-    async fn export(&mut self, round: Round, stopped: &mut watch::Receiver<Option<Instant>>) {
-        let mut resources = resource_metrics(&round.snapshot, &self.context);
-        resources.extend(round.removed.iter().filter_map(|(time, cgroup)| {
-            cgroup_metrics(cgroup, *time, round.snapshot.started, &self.context)
-        }));
-        let points = super::metrics::point_count(&resources);
-        let deadline = async {
-            let asked = stopped.wait_for(Option::is_some).await.map(|at| *at);
-            if let Ok(Some(deadline)) = asked {
-                tokio::time::sleep_until(deadline).await;
-            }
-        };
-        let delivery = tokio::select! {
-            biased;
-            delivery = self.client.export(resources) => Some(delivery),
-            () = deadline => None,
-        };
-        match delivery {
-            Some(delivery) => self.account(delivery),
-            None => {
-                self.counters
-                    .failed_points
-                    .fetch_add(points, Ordering::Relaxed);
-                if !std::mem::replace(&mut self.failing, true) {
-                    log::warn!(
-                        "OTLP export to {} did not end in time: {points} data points unsent",
-                        self.endpoint
-                    );
-                }
-            }
-        }
-    }
-
-    fn account(&mut self, delivery: Delivery) {
-        let counters = &self.counters;
-        counters
-            .exported_points
-            .fetch_add(delivery.exported, Ordering::Relaxed);
-        counters
-            .failed_points
-            .fetch_add(delivery.failed, Ordering::Relaxed);
-        counters
-            .rejected_points
-            .fetch_add(delivery.rejected, Ordering::Relaxed);
-        if let Some(warning) = delivery.warning
-            && !self.warned_partial
-        {
-            self.warned_partial = true;
-            log::warn!(
-                "OTLP backend {} refused {} data points of an export: {warning}; \
-                 further ones are only counted",
-                self.endpoint,
-                delivery.rejected
-            );
-        }
-        match delivery.error {
-            Some(error) if !self.failing => {
-                self.failing = true;
-                log::warn!(
-                    "OTLP export to {} fails: {error}; tracing goes on, lost data points are counted",
-                    self.endpoint
-                );
-            }
-            None if self.failing => {
-                self.failing = false;
-                log::info!("OTLP export to {} works again", self.endpoint);
-            }
-            _ => {}
-        }
+/// Completes when the time of the shutdown is over; never unless one is asked for.
+async fn deadline(stopped: &mut watch::Receiver<Option<Instant>>) {
+    let asked = stopped.wait_for(Option::is_some).await.map(|at| *at);
+    if let Ok(Some(deadline)) = asked {
+        tokio::time::sleep_until(deadline).await;
     }
 }

@@ -1,8 +1,10 @@
 //! The agent about itself, through the OpenTelemetry SDK.
 //!
 //! Owns the instruments and the cell they read. The SDK fits here: one resource, few series.
-//! Must not measure: the main loop sets the reading. Its `memtrace.*` names are memtrace's own,
+//! Connections, TLS and all, are those of `client`. Must not measure: the main loop sets the reading. Its `memtrace.*` names are memtrace's own,
 //! as no convention covers an agent or a BPF program.
+
+mod http;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,15 +16,20 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
 use tonic::metadata::MetadataMap;
 
-use super::config::{Compression, OtlpConfig, Protocol};
-use super::metrics::{ResourceContext, SCHEMA_URL, SCOPE};
+use super::client::{self, ClientError};
+use super::config::{Compression, Protocol, Target};
+use super::metrics::agent::{CAUSE, CGROUPS, CPU, LOSSES, PROBE, PROBE_RUNS, PROBE_TIME, RSS};
+use super::resource::{ResourceContext, SCHEMA_URL, SCOPE};
 use crate::model::snapshot::SelfReading;
+use http::OnRuntime;
 
 /// The agent's telemetry cannot start or stop.
 #[derive(Debug, thiserror::Error)]
 pub enum OwnError {
     #[error("cannot make the exporter of memtrace's own telemetry: {0}")]
     Build(#[from] opentelemetry_otlp::ExporterBuildError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
     #[error("memtrace's own telemetry was not flushed: {0}")]
     Shutdown(#[from] opentelemetry_sdk::error::OTelSdkError),
 }
@@ -48,23 +55,20 @@ pub struct OwnTelemetry {
 }
 
 impl OwnTelemetry {
-    /// Starts exporting `reading` to the backend of `config`, on a thread of the SDK.
-    /// `runtime` must be driven by another thread (`Exporter::runtime`): gRPC I/O runs there.
+    /// Starts exporting `reading` to `target` every `interval`, on a thread of the SDK.
+    /// `runtime` must be driven by another thread (`Exporter::runtime`): I/O runs there.
     ///
     /// # Errors
-    /// The SDK refuses the configuration.
+    /// The SDK or the transport refuses the configuration.
     pub fn start(
-        config: &OtlpConfig,
+        target: &Target,
+        interval: Duration,
         context: &ResourceContext,
         reading: OwnReading,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, OwnError> {
-        let exporter = {
-            let _entered = runtime.enter();
-            exporter(config)?
-        };
-        let reader = PeriodicReader::builder(exporter)
-            .with_interval(config.interval)
+        let reader = PeriodicReader::builder(exporter(target, runtime)?)
+            .with_interval(interval)
             .build();
         // A cgroup's path starts with "/", so no resource of a cgroup has this instance.
         let attributes = context.string_attributes("agent");
@@ -98,40 +102,41 @@ impl OwnTelemetry {
     }
 }
 
-fn exporter(config: &OtlpConfig) -> Result<MetricExporter, OwnError> {
-    let gzip = config.compression == Compression::Gzip;
-    let endpoint = config.endpoint.to_string();
-    let exporter = match config.protocol {
+fn exporter(target: &Target, runtime: &tokio::runtime::Handle) -> Result<MetricExporter, OwnError> {
+    let compression = match target.compression {
+        Compression::None => None,
+        Compression::Gzip => Some(opentelemetry_otlp::Compression::Gzip),
+        Compression::Zstd => Some(opentelemetry_otlp::Compression::Zstd),
+    };
+    let endpoint = target.endpoint.to_string();
+    let exporter = match target.protocol {
         Protocol::Grpc => {
+            let _entered = runtime.enter();
             let builder = MetricExporter::builder()
                 .with_tonic()
+                .with_channel(client::channel(target)?)
                 .with_endpoint(endpoint)
-                .with_timeout(config.timeout)
-                .with_metadata(MetadataMap::from_headers(config.headers.clone()));
-            if gzip {
-                builder
-                    .with_compression(opentelemetry_otlp::Compression::Gzip)
-                    .build()?
-            } else {
-                builder.build()?
+                .with_timeout(target.timeout)
+                .with_metadata(MetadataMap::from_headers(target.headers.clone()));
+            match compression {
+                Some(compression) => builder.with_compression(compression).build()?,
+                None => builder.build()?,
             }
         }
         Protocol::HttpProtobuf => {
-            let headers = config.headers.iter().filter_map(|(key, value)| {
+            let headers = target.headers.iter().filter_map(|(key, value)| {
                 Some((key.as_str().to_owned(), value.to_str().ok()?.to_owned()))
             });
             let builder = MetricExporter::builder()
                 .with_http()
+                .with_http_client(OnRuntime::new(target, runtime)?)
                 .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
                 .with_endpoint(endpoint)
-                .with_timeout(config.timeout)
+                .with_timeout(target.timeout)
                 .with_headers(headers.collect());
-            if gzip {
-                builder
-                    .with_compression(opentelemetry_otlp::Compression::Gzip)
-                    .build()?
-            } else {
-                builder.build()?
+            match compression {
+                Some(compression) => builder.with_compression(compression).build()?,
+                None => builder.build()?,
             }
         }
     };
@@ -141,9 +146,9 @@ fn exporter(config: &OtlpConfig) -> Result<MetricExporter, OwnError> {
 fn agent_instruments(meter: &Meter, reading: &OwnReading) {
     let cell = reading.clone();
     meter
-        .i64_observable_up_down_counter("memtrace.agent.rss")
-        .with_unit("By")
-        .with_description("Resident memory of memtrace")
+        .i64_observable_up_down_counter(RSS.name)
+        .with_unit(RSS.unit)
+        .with_description(RSS.description)
         .with_callback(move |observer| {
             if let Some(bytes) = cell.get().rss_bytes {
                 observer.observe(signed(bytes), &[]);
@@ -152,16 +157,16 @@ fn agent_instruments(meter: &Meter, reading: &OwnReading) {
         .build();
     let cell = reading.clone();
     meter
-        .i64_observable_up_down_counter("memtrace.agent.cgroups")
-        .with_unit("{cgroup}")
-        .with_description("Cgroups that memtrace follows")
+        .i64_observable_up_down_counter(CGROUPS.name)
+        .with_unit(CGROUPS.unit)
+        .with_description(CGROUPS.description)
         .with_callback(move |observer| observer.observe(signed(cell.get().cgroups_tracked), &[]))
         .build();
     let cell = reading.clone();
     meter
-        .f64_observable_counter("memtrace.agent.cpu.time")
-        .with_unit("s")
-        .with_description("User and system time of memtrace")
+        .f64_observable_counter(CPU.name)
+        .with_unit(CPU.unit)
+        .with_description(CPU.description)
         .with_callback(move |observer| {
             if let Some(ns) = cell.get().cpu_ns {
                 observer.observe(ns as f64 / 1e9, &[]);
@@ -170,15 +175,12 @@ fn agent_instruments(meter: &Meter, reading: &OwnReading) {
         .build();
     let cell = reading.clone();
     meter
-        .u64_observable_counter("memtrace.agent.losses")
-        .with_unit("{loss}")
-        .with_description("What memtrace dropped, by cause")
+        .u64_observable_counter(LOSSES.name)
+        .with_unit(LOSSES.unit)
+        .with_description(LOSSES.description)
         .with_callback(move |observer| {
             for loss in &cell.get().losses {
-                observer.observe(
-                    loss.count,
-                    &[KeyValue::new("memtrace.loss.cause", loss.cause)],
-                );
+                observer.observe(loss.count, &[KeyValue::new(CAUSE, loss.cause)]);
             }
         })
         .build();
@@ -187,15 +189,13 @@ fn agent_instruments(meter: &Meter, reading: &OwnReading) {
 fn probe_instruments(meter: &Meter, reading: &OwnReading) {
     let cell = reading.clone();
     meter
-        .f64_observable_counter("memtrace.probe.run.time")
-        .with_unit("s")
-        .with_description(
-            "Time the kernel spent in a probe; absent without kernel.bpf_stats_enabled",
-        )
+        .f64_observable_counter(PROBE_TIME.name)
+        .with_unit(PROBE_TIME.unit)
+        .with_description(PROBE_TIME.description)
         .with_callback(move |observer| {
             for probe in &cell.get().probes {
                 if let Some(ns) = probe.run_time_ns {
-                    let name = KeyValue::new("memtrace.probe", probe.probe.clone());
+                    let name = KeyValue::new(PROBE, probe.probe.clone());
                     observer.observe(ns as f64 / 1e9, &[name]);
                 }
             }
@@ -203,16 +203,13 @@ fn probe_instruments(meter: &Meter, reading: &OwnReading) {
         .build();
     let cell = reading.clone();
     meter
-        .u64_observable_counter("memtrace.probe.run.count")
-        .with_unit("{run}")
-        .with_description("Runs of a probe; absent without kernel.bpf_stats_enabled")
+        .u64_observable_counter(PROBE_RUNS.name)
+        .with_unit(PROBE_RUNS.unit)
+        .with_description(PROBE_RUNS.description)
         .with_callback(move |observer| {
             for probe in &cell.get().probes {
                 if let Some(count) = probe.run_count {
-                    observer.observe(
-                        count,
-                        &[KeyValue::new("memtrace.probe", probe.probe.clone())],
-                    );
+                    observer.observe(count, &[KeyValue::new(PROBE, probe.probe.clone())]);
                 }
             }
         })

@@ -7,13 +7,10 @@ use bytes::Bytes;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue};
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-};
 use prost::Message;
 
-use super::{ClientError, Failure, SendError, Verdict, printable, retry};
-use crate::export::otlp::config::{Compression, OtlpConfig};
+use super::{ClientError, Failure, SendError, Verdict, printable, retry, tls};
+use crate::export::otlp::config::{Compression, Target};
 
 pub(super) const USER_AGENT: &str = concat!("memtrace/", env!("CARGO_PKG_VERSION"));
 
@@ -24,46 +21,54 @@ pub(super) struct Http {
     client: reqwest::Client,
     url: String,
     headers: HeaderMap,
-    gzip: bool,
+    compression: Compression,
 }
 
 impl Http {
-    pub(super) fn new(config: &OtlpConfig) -> Result<Self, ClientError> {
-        let client = reqwest::Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(ClientError::Http)?;
-        let gzip = config.compression == Compression::Gzip;
-        let mut headers = config.headers.clone();
+    pub(super) fn new(target: &Target) -> Result<Self, ClientError> {
+        let encoding = match target.compression {
+            Compression::None => None,
+            Compression::Gzip => Some("gzip"),
+            Compression::Zstd => Some("zstd"),
+        };
+        let mut headers = target.headers.clone();
         headers.insert(
             CONTENT_TYPE,
             HeaderValue::from_static("application/x-protobuf"),
         );
-        if gzip {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        if let Some(encoding) = encoding {
+            headers.insert(CONTENT_ENCODING, HeaderValue::from_static(encoding));
         }
         Ok(Http {
-            client,
-            url: config.endpoint.to_string(),
+            client: client(target)?,
+            url: target.endpoint.to_string(),
             headers,
-            gzip,
+            compression: target.compression,
         })
     }
 
     /// The body, compressed if so configured.
-    pub(super) fn encode(&self, request: &ExportMetricsServiceRequest) -> Bytes {
+    ///
+    /// # Errors
+    /// There is no memory to compress in.
+    pub(super) fn encode(&self, request: &impl Message) -> std::io::Result<Bytes> {
         let plain = request.encode_to_vec();
-        if !self.gzip {
-            return Bytes::from(plain);
-        }
-        let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        // A Vec takes every write; the error type only belongs to the trait.
-        let written = encoder.write_all(&plain).and_then(|()| encoder.finish());
-        Bytes::from(written.unwrap_or_default())
+        let body = match self.compression {
+            Compression::None => plain,
+            Compression::Gzip => {
+                let mut encoder = GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                encoder.write_all(&plain)?;
+                encoder.finish()?
+            }
+            Compression::Zstd => zstd::bulk::compress(&plain, zstd::DEFAULT_COMPRESSION_LEVEL)?,
+        };
+        Ok(Bytes::from(body))
     }
 
-    pub(super) async fn send(&self, body: Bytes) -> Result<ExportMetricsServiceResponse, Failure> {
+    pub(super) async fn send<Response>(&self, body: Bytes) -> Result<Response, Failure>
+    where
+        Response: Message + Default,
+    {
         let request = self
             .client
             .post(&self.url)
@@ -81,21 +86,91 @@ impl Http {
             // Some backends answer 2xx with an empty or foreign body: the data was taken.
             return Ok(answer
                 .ok()
-                .and_then(|answer| ExportMetricsServiceResponse::decode(answer.as_slice()).ok())
+                .and_then(|answer| Response::decode(answer.as_slice()).ok())
                 .unwrap_or_default());
         }
-        let message = printable(&String::from_utf8_lossy(&answer.unwrap_or_default()));
-        Err(Failure {
-            error: SendError::Refused {
-                status: status.to_string(),
+        let message = message(response.headers(), &answer.unwrap_or_default());
+        let status_text = status.to_string();
+        let error = match status.as_u16() {
+            404 => SendError::NotServed {
+                status: status_text,
                 message,
             },
-            verdict,
-        })
+            _ => SendError::Refused {
+                status: status_text,
+                message,
+            },
+        };
+        Err(Failure { error, verdict })
     }
 }
 
-async fn read(response: &mut reqwest::Response) -> Result<Vec<u8>, reqwest::Error> {
+/// Why the backend refuses, by its answer; of what is no text only how much it is.
+fn message(headers: &HeaderMap, body: &[u8]) -> String {
+    let header = |name| {
+        let value = headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok());
+        value.unwrap_or_default().trim().to_ascii_lowercase()
+    };
+    let is_plain = matches!(&*header(CONTENT_ENCODING), "" | "identity");
+    let content_type = header(CONTENT_TYPE);
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    let is_protobuf = matches!(kind, "application/x-protobuf" | "application/protobuf");
+    // As OTLP has it: a `Status`.
+    let stated = (is_plain && is_protobuf)
+        .then(|| tonic_types::Status::decode(body).ok())
+        .flatten();
+    if let Some(status) = stated {
+        return printable(&status.message);
+    }
+    let may_be_text = kind.is_empty()
+        || kind.starts_with("text/")
+        || ["json", "xml"].iter().any(|end| kind.ends_with(end));
+    match text(body).filter(|_| is_plain && may_be_text) {
+        Some(text) => printable(text),
+        None => format!("({} bytes that are no text)", body.len()),
+    }
+}
+
+/// `None`: it has what no text has.
+fn text(body: &[u8]) -> Option<&str> {
+    // The end may be cut off.
+    let text = match std::str::from_utf8(body) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(body.get(..error.valid_up_to())?).ok()?
+        }
+        Err(_) => return None,
+    };
+    let is_foreign = |c: char| c.is_control() && !matches!(c, '\t' | '\n' | '\r');
+    (!text.contains(is_foreign)).then_some(text)
+}
+
+/// Connects as needed, over TLS where the target says so.
+///
+/// # Errors
+/// Unusable certificates, or none of an authority.
+pub(in crate::export::otlp) fn client(target: &Target) -> Result<reqwest::Client, ClientError> {
+    let builder = reqwest::Client::builder()
+        .user_agent(USER_AGENT)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(target.timeout);
+    // Without TLS too: reqwest would look for a provider of its own.
+    let settings = match &target.tls {
+        Some(settings) => tls::rustls(settings)?,
+        None => tls::nobody()?,
+    };
+    builder
+        .tls_backend_preconfigured(settings)
+        .build()
+        .map_err(ClientError::Http)
+}
+
+/// The body, up to a bound.
+pub(in crate::export::otlp) async fn read(
+    response: &mut reqwest::Response,
+) -> Result<Vec<u8>, reqwest::Error> {
     let mut answer = Vec::new();
     while let Some(chunk) = response.chunk().await? {
         let room = MAX_ANSWER_BYTES - answer.len();
@@ -118,8 +193,73 @@ fn unreachable(error: &reqwest::Error) -> Failure {
     } else {
         Verdict::Retry
     };
+    let mut text = printable(&cause.to_string());
+    // What hyper says of an answer in HTTP/2.
+    if text.contains("invalid HTTP") {
+        text.push_str(" (does it speak gRPC? then --otlp-protocol grpc)");
+    }
     Failure {
-        error: SendError::Unreachable(printable(&cause.to_string())),
+        error: SendError::Unreachable(text),
         verdict,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(content_type: &'static str, encoding: &'static str, body: &[u8]) -> String {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [(CONTENT_TYPE, content_type), (CONTENT_ENCODING, encoding)] {
+            if !value.is_empty() {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
+        }
+        message(&headers, body)
+    }
+
+    #[test]
+    fn the_reason_of_a_refusal_is_one_line_of_text() {
+        let page = b"<html>\r\n\t<b>no    such\n\n\nroute</b>";
+        let line = "<html> <b>no such route</b>";
+        assert_eq!(told("text/html; charset=utf-8", "", page), line);
+        assert_eq!(told("", "identity", page), line);
+        assert_eq!(
+            told("application/json", "", b"{\"code\": 3}"),
+            "{\"code\": 3}"
+        );
+        assert_eq!(told("text/plain", "", b""), "");
+        let cut = &"quota of \u{e9}".as_bytes()[..10];
+        assert_eq!(told("text/plain", "", cut), "quota of");
+        let long = "long ".repeat(1000);
+        assert_eq!(told("text/plain", "", long.as_bytes()).len(), 200);
+    }
+
+    #[test]
+    fn the_status_of_otlp_is_read() {
+        let status = tonic_types::Status {
+            code: 3,
+            message: "too\nold".to_owned(),
+            details: Vec::new(),
+        };
+        let body = status.encode_to_vec();
+        assert_eq!(told("application/x-protobuf", "", &body), "too old");
+    }
+
+    #[test]
+    fn what_is_no_text_is_left_out() {
+        let gzip = b"\x1f\x8b\x08\x00\x00\x00\x00\x00";
+        assert_eq!(told("", "", gzip), "(8 bytes that are no text)");
+        assert_eq!(
+            told("text/plain", "gzip", b"text"),
+            "(4 bytes that are no text)"
+        );
+        assert_eq!(told("image/png", "", b"text"), "(4 bytes that are no text)");
+        assert_eq!(
+            told("text/plain", "", b"a\x1b[2Jb"),
+            "(6 bytes that are no text)"
+        );
+        let rubbish = told("application/x-protobuf", "", b"\xff\xff");
+        assert_eq!(rubbish, "(2 bytes that are no text)");
     }
 }

@@ -11,15 +11,29 @@ use tonic::Code;
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 const MAX_DELAY: Duration = Duration::from_secs(5);
 const MAX_RETRIES: u32 = 5;
+const FIRST_PERSISTENT_DELAY: Duration = Duration::from_secs(1);
+const MAX_PERSISTENT_DELAY: Duration = Duration::from_secs(30);
+/// A backend that asks for more is not believed.
+const MAX_ASKED: Duration = Duration::from_secs(600);
 
 /// What a failure allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::export::otlp) enum Verdict {
     /// The same request would fail again.
     GiveUp,
     Retry,
     /// The backend asked for at least this pause.
     RetryAfter(Duration),
+}
+
+impl Verdict {
+    /// The pause that the backend asked for, as far as it is believed.
+    pub(super) fn asked(self) -> Option<Duration> {
+        match self {
+            Verdict::GiveUp | Verdict::Retry => None,
+            Verdict::RetryAfter(pause) => Some(pause.min(MAX_ASKED)),
+        }
+    }
 }
 
 /// Judges a gRPC status; `retry_after` is `RetryInfo` of its details.
@@ -50,33 +64,44 @@ pub(super) fn http(status: u16, retry_after: Option<&str>) -> Verdict {
         })
 }
 
-/// Exponential back-off with jitter, bounded in number.
-pub(super) struct Backoff {
-    retries: u32,
+/// Exponential back-off with jitter.
+pub(in crate::export::otlp) struct Backoff {
+    /// `None`: without an end.
+    left: Option<u32>,
     delay: Duration,
+    max: Duration,
 }
 
 impl Backoff {
+    /// Bounded in number: for attempts at one request.
     pub(super) fn new() -> Self {
         Backoff {
-            retries: 0,
+            left: Some(MAX_RETRIES),
             delay: FIRST_DELAY,
+            max: MAX_DELAY,
+        }
+    }
+
+    /// For what is kept until the backend is back.
+    pub(in crate::export::otlp) fn persistent() -> Self {
+        Backoff {
+            left: None,
+            delay: FIRST_PERSISTENT_DELAY,
+            max: MAX_PERSISTENT_DELAY,
         }
     }
 
     /// The pause before the next attempt; `None` when there is to be none.
-    pub(super) fn next(&mut self, verdict: Verdict) -> Option<Duration> {
-        let least = match verdict {
-            Verdict::GiveUp => return None,
-            Verdict::Retry => Duration::ZERO,
-            Verdict::RetryAfter(pause) => pause,
-        };
-        if self.retries == MAX_RETRIES {
+    pub(in crate::export::otlp) fn next(&mut self, verdict: Verdict) -> Option<Duration> {
+        if verdict == Verdict::GiveUp {
             return None;
         }
-        self.retries += 1;
+        let least = verdict.asked().unwrap_or_default();
+        if let Some(left) = &mut self.left {
+            *left = left.checked_sub(1)?;
+        }
         let pause = jittered(self.delay);
-        self.delay = (self.delay * 2).min(MAX_DELAY);
+        self.delay = (self.delay * 2).min(self.max);
         // Jitter on top of the asked pause too, or a fleet returns in one wave.
         Some(if least.is_zero() {
             pause
@@ -153,5 +178,18 @@ mod tests {
                 >= asked
         );
         assert_eq!(Backoff::new().next(Verdict::GiveUp), None);
+    }
+
+    #[test]
+    fn a_persistent_back_off_has_no_end_and_no_pause_is_absurd() {
+        let mut backoff = Backoff::persistent();
+        for _ in 0..100 {
+            let pause = backoff.next(Verdict::Retry).expect("a retry");
+            assert!(pause <= MAX_PERSISTENT_DELAY, "{pause:?}");
+        }
+        let asked = Verdict::RetryAfter(Duration::from_secs(u64::MAX));
+        let pause = backoff.next(asked).expect("a retry");
+        assert!(pause <= MAX_ASKED + MAX_PERSISTENT_DELAY, "{pause:?}");
+        assert_eq!(backoff.next(Verdict::GiveUp), None);
     }
 }

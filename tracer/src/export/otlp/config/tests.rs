@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Compression, ConfigError, OtlpConfig, OtlpFlags, Protocol};
+use super::{Compression, ConfigError, OtlpConfig, OtlpFlags, Protocol, Target};
 
 fn resolve(flags: &OtlpFlags, vars: &[(&str, &str)]) -> Result<Option<OtlpConfig>, ConfigError> {
     OtlpConfig::resolve(flags, &|name| {
@@ -14,6 +14,14 @@ fn resolve(flags: &OtlpFlags, vars: &[(&str, &str)]) -> Result<Option<OtlpConfig
 
 fn enabled(flags: &OtlpFlags, vars: &[(&str, &str)]) -> OtlpConfig {
     resolve(flags, vars).expect("valid").expect("enabled")
+}
+
+fn metrics(flags: &OtlpFlags, vars: &[(&str, &str)]) -> Target {
+    enabled(flags, vars).metrics.expect("metrics")
+}
+
+fn logs(flags: &OtlpFlags, vars: &[(&str, &str)]) -> Target {
+    enabled(flags, vars).logs.expect("logs")
 }
 
 fn refused(vars: &[(&str, &str)]) -> String {
@@ -55,23 +63,29 @@ fn nothing_is_sent_unless_an_endpoint_is_given() {
 #[test]
 fn defaults_are_those_of_the_specification() {
     let config = enabled(&endpoint_flag("http://c:4318"), &[]);
-    assert_eq!(config.protocol, Protocol::HttpProtobuf);
-    assert_eq!(config.endpoint, "http://c:4318/v1/metrics");
-    assert_eq!(config.timeout, Duration::from_secs(10));
     assert_eq!(config.interval, Duration::from_secs(60));
-    assert_eq!(config.compression, Compression::None);
     assert_eq!(config.service_name, "memtrace");
-    assert!(config.headers.is_empty());
+    for (target, endpoint) in [
+        (config.metrics, "http://c:4318/v1/metrics"),
+        (config.logs, "http://c:4318/v1/logs"),
+    ] {
+        let target = target.expect("both signals");
+        assert_eq!(target.protocol, Protocol::HttpProtobuf);
+        assert_eq!(target.endpoint, endpoint);
+        assert_eq!(target.timeout, Duration::from_secs(10));
+        assert_eq!(target.compression, Compression::None);
+        assert!(target.headers.is_empty());
+    }
 }
 
 #[test]
 fn the_grpc_port_selects_grpc_unless_a_protocol_is_given() {
-    let config = enabled(&endpoint_flag("http://c:4317"), &[]);
+    let config = metrics(&endpoint_flag("http://c:4317"), &[]);
     assert_eq!(
         (config.protocol, config.endpoint.to_string().as_str()),
         (Protocol::Grpc, "http://c:4317/")
     );
-    let config = enabled(
+    let config = metrics(
         &endpoint_flag("http://c:4317"),
         &[("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")],
     );
@@ -82,7 +96,7 @@ fn the_grpc_port_selects_grpc_unless_a_protocol_is_given() {
 fn generic_http_endpoints_get_the_path_and_specific_ones_are_verbatim() {
     let generic = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://p:9090/api/v1/otlp/")];
     assert_eq!(
-        enabled(&OtlpFlags::default(), &generic).endpoint,
+        metrics(&OtlpFlags::default(), &generic).endpoint,
         "http://p:9090/api/v1/otlp/v1/metrics"
     );
     let specific = [
@@ -90,13 +104,17 @@ fn generic_http_endpoints_get_the_path_and_specific_ones_are_verbatim() {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://other:4318"),
     ];
     assert_eq!(
-        enabled(&OtlpFlags::default(), &specific).endpoint,
+        metrics(&OtlpFlags::default(), &specific).endpoint,
         "http://p:9090/push"
     );
     let full = endpoint_flag("http://p:9090/api/v1/otlp/v1/metrics");
     assert_eq!(
-        enabled(&full, &[]).endpoint,
+        metrics(&full, &[]).endpoint,
         "http://p:9090/api/v1/otlp/v1/metrics"
+    );
+    assert_eq!(
+        logs(&full, &[]).endpoint,
+        "http://p:9090/api/v1/otlp/v1/logs"
     );
 }
 
@@ -118,23 +136,60 @@ fn flags_beat_metrics_variables_which_beat_generic_ones() {
         ),
     ];
     let config = enabled(&OtlpFlags::default(), &vars);
-    assert_eq!(config.timeout, Duration::from_secs(2));
     assert_eq!(config.interval, Duration::from_secs(5));
-    assert_eq!(config.compression, Compression::Gzip);
     assert_eq!(config.service_name, "from-env");
     assert_eq!(
         config.resource_attributes,
         [("deployment.environment.name".to_owned(), "a b".to_owned())]
     );
+    let target = config.metrics.expect("metrics");
+    assert_eq!(target.timeout, Duration::from_secs(2));
+    assert_eq!(target.compression, Compression::Gzip);
+    assert!(config.logs.is_none(), "nobody asked for them");
     let flags = OtlpFlags {
         timeout_ms: Some("1000".to_owned()),
         compression: Some("none".to_owned()),
         ..endpoint_flag("http://flag:4318")
     };
-    let config = enabled(&flags, &vars);
-    assert_eq!(config.endpoint, "http://flag:4318/v1/metrics");
-    assert_eq!(config.timeout, Duration::from_secs(1));
-    assert_eq!(config.compression, Compression::None);
+    let target = metrics(&flags, &vars);
+    assert_eq!(target.endpoint, "http://flag:4318/v1/metrics");
+    assert_eq!(target.timeout, Duration::from_secs(1));
+    assert_eq!(target.compression, Compression::None);
+}
+
+#[test]
+fn each_signal_has_variables_of_its_own() {
+    let vars = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all:4318"),
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://logs:4317"),
+        ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "2000"),
+        ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "gzip"),
+    ];
+    let config = enabled(&OtlpFlags::default(), &vars);
+    let (metrics, logs) = (config.metrics.expect("metrics"), config.logs.expect("logs"));
+    assert_eq!(metrics.endpoint, "http://all:4318/v1/metrics");
+    assert_eq!(metrics.compression, Compression::Gzip);
+    assert_eq!(metrics.timeout, Duration::from_secs(10));
+    assert_eq!(logs.protocol, Protocol::Grpc);
+    assert_eq!(logs.endpoint, "http://logs:4317/");
+    assert_eq!(logs.compression, Compression::None);
+    assert_eq!(logs.timeout, Duration::from_secs(2));
+    let only = [("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://logs:4318/x")];
+    let config = enabled(&OtlpFlags::default(), &only);
+    assert!(config.metrics.is_none());
+    assert_eq!(config.logs.expect("logs").endpoint, "http://logs:4318/x");
+}
+
+#[test]
+fn a_signal_can_be_turned_off() {
+    let flags = endpoint_flag("http://c:4318");
+    let config = enabled(&flags, &[("OTEL_LOGS_EXPORTER", "none")]);
+    assert!(config.logs.is_none() && config.metrics.is_some());
+    let none = [
+        ("OTEL_LOGS_EXPORTER", "none"),
+        ("OTEL_METRICS_EXPORTER", "none"),
+    ];
+    assert!(resolve(&flags, &none).expect("valid").is_none());
 }
 
 #[test]
@@ -143,7 +198,7 @@ fn headers_are_decoded_and_never_shown() {
         "OTEL_EXPORTER_OTLP_HEADERS",
         "authorization=Bearer%20s3cret, x-scope-orgid = 7 ,",
     )];
-    let config = enabled(&endpoint_flag("http://c:4318"), &vars);
+    let config = metrics(&endpoint_flag("http://c:4318"), &vars);
     assert_eq!(config.headers["authorization"], "Bearer s3cret");
     assert_eq!(config.headers["x-scope-orgid"], "7");
     assert!(!format!("{config:?}").contains("s3cret"));
@@ -158,20 +213,19 @@ fn headers_are_decoded_and_never_shown() {
 }
 
 #[test]
-fn scheme_less_grpc_endpoints_need_insecure() {
+fn scheme_less_grpc_endpoints_use_tls_unless_insecure() {
     let flags = OtlpFlags {
         protocol: Some("grpc".to_owned()),
         ..endpoint_flag("collector:4317")
     };
-    let error = resolve(&flags, &[]).expect_err("no TLS").to_string();
-    assert!(
-        error.starts_with("--otlp-endpoint: https is not supported"),
-        "{error}"
-    );
-    let config = enabled(&flags, &[("OTEL_EXPORTER_OTLP_INSECURE", "true")]);
+    let config = metrics(&flags, &[]);
+    assert_eq!(config.endpoint, "https://collector:4317/");
+    assert!(config.tls.is_some());
+    let config = metrics(&flags, &[("OTEL_EXPORTER_OTLP_INSECURE", "true")]);
     assert_eq!(config.endpoint, "http://collector:4317/");
+    assert!(config.tls.is_none());
     assert_eq!(
-        enabled(&endpoint_flag("http://[::1]:4317"), &[]).protocol,
+        metrics(&endpoint_flag("http://[::1]:4317"), &[]).protocol,
         Protocol::Grpc
     );
 }
@@ -186,7 +240,7 @@ fn refusals_name_the_source_and_the_remedy() {
     assert!(refused(&[("OTEL_METRIC_EXPORT_INTERVAL", "0")]).contains("60000"));
     let error = refused(&[("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/json")]);
     assert!(error.contains("use grpc or http/protobuf"), "{error}");
-    assert!(refused(&[("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd")]).contains("none or gzip"));
+    assert!(refused(&[("OTEL_EXPORTER_OTLP_COMPRESSION", "br")]).contains("none, gzip or zstd"));
     for endpoint in ["collector:4318", "http://", "ftp://c", "http://u:p@c:4318"] {
         let error = resolve(&endpoint_flag(endpoint), &[])
             .expect_err(endpoint)
@@ -196,4 +250,33 @@ fn refusals_name_the_source_and_the_remedy() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn profiles_are_sent_only_where_they_are_asked_for() {
+    let everything = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318")];
+    let flags = OtlpFlags::default();
+    assert!(enabled(&flags, &everything).profiles.is_none());
+    let by_variable = [everything[0], ("OTEL_PROFILES_EXPORTER", "otlp")];
+    let target = enabled(&flags, &by_variable).profiles.expect("profiles");
+    let url = "http://c:4318/v1development/profiles";
+    assert_eq!(target.endpoint.to_string(), url);
+    let flags = OtlpFlags {
+        profiles: true,
+        ..endpoint_flag("http://c:4317")
+    };
+    let off = [
+        ("OTEL_PROFILES_EXPORTER", "none"),
+        ("OTEL_METRICS_EXPORTER", "none"),
+        ("OTEL_LOGS_EXPORTER", "none"),
+    ];
+    let config = enabled(&flags, &off);
+    assert_eq!(config.profiles.expect("profiles").protocol, Protocol::Grpc);
+    assert!(config.metrics.is_none() && config.logs.is_none());
+    let nowhere = OtlpFlags {
+        profiles: true,
+        ..OtlpFlags::default()
+    };
+    let error = resolve(&nowhere, &[]).expect_err("refused").to_string();
+    assert_eq!(error, "--otlp-profiles: it needs --otlp-endpoint too");
 }

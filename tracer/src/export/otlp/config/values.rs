@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-use super::{ConfigError, DEFAULT_GRPC_ENDPOINT, DEFAULT_HTTP_ENDPOINT, Given, METRICS_PATH};
+use super::{ConfigError, DEFAULT_GRPC_ENDPOINT, DEFAULT_HTTP_ENDPOINT, Given, LOGS, METRICS};
 
 /// The port written in an endpoint with or without a scheme.
 pub(super) fn port(endpoint: &str) -> Option<u16> {
@@ -25,8 +25,8 @@ pub(super) fn grpc_endpoint(given: Given, insecure: bool) -> Result<Uri, ConfigE
     parse(&given.name, &url, DEFAULT_GRPC_ENDPOINT)
 }
 
-/// The URL to POST to; `append_path` for endpoints that serve every signal.
-pub(super) fn http_endpoint(given: Given, append_path: bool) -> Result<Uri, ConfigError> {
+/// The URL to POST to; `path` is that of the signal for endpoints that serve every signal.
+pub(super) fn http_endpoint(given: Given, path: Option<&str>) -> Result<Uri, ConfigError> {
     if !given.value.contains("://") {
         return Err(ConfigError::Endpoint {
             name: given.name,
@@ -34,11 +34,17 @@ pub(super) fn http_endpoint(given: Given, append_path: bool) -> Result<Uri, Conf
             example: DEFAULT_HTTP_ENDPOINT,
         });
     }
-    let base = given.value.trim_end_matches('/');
-    let url = if append_path && !base.ends_with(METRICS_PATH) {
-        format!("{base}{METRICS_PATH}")
-    } else {
-        given.value.clone()
+    let url = match path {
+        Some(path) => {
+            let base = given.value.trim_end_matches('/');
+            // Who gives the URL of one signal means the backend of all.
+            let base = [METRICS.path, LOGS.path]
+                .into_iter()
+                .find_map(|path| base.strip_suffix(path))
+                .unwrap_or(base);
+            format!("{base}{path}")
+        }
+        None => given.value.clone(),
     };
     parse(&given.name, &url, DEFAULT_HTTP_ENDPOINT)
 }
@@ -64,11 +70,8 @@ fn parse(name: &str, url: &str, example: &'static str) -> Result<Uri, ConfigErro
         ));
     }
     match uri.scheme_str() {
-        Some("http") => Ok(uri),
-        Some("https") => Err(ConfigError::TlsUnsupported {
-            name: name.to_owned(),
-        }),
-        _ => Err(invalid("the scheme is not http".to_owned())),
+        Some("http" | "https") => Ok(uri),
+        _ => Err(invalid("the scheme is neither http nor https".to_owned())),
     }
 }
 

@@ -4,17 +4,21 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::Exporter;
 use super::slot::{MAX_REMOVED, Slot};
-use super::{Exporter, ResourceContext};
 use crate::export::otlp::config::{OtlpConfig, OtlpFlags};
+use crate::export::otlp::resource::ResourceContext;
 use crate::model::snapshot::{
     CgroupSnapshot, HostReading, MemoryReading, Rates, SelfReading, Snapshot,
 };
 
-fn snapshot(removed: usize) -> Arc<Snapshot> {
+pub(super) fn snapshot(removed: usize) -> Arc<Snapshot> {
     let cgroup = |id| CgroupSnapshot {
         cgroup_id: id,
         cgroup: format!("/{id}"),
+        names: Default::default(),
+        growers: Vec::new(),
+        container: None,
         since: SystemTime::now(),
         removed: true,
         memory: MemoryReading {
@@ -25,7 +29,9 @@ fn snapshot(removed: usize) -> Arc<Snapshot> {
         heap: None,
         reclaim: None,
         lifecycle: None,
+        oom_kills: None,
         rates: Rates::default(),
+        leak: None,
         processes: Vec::new(),
     };
     Arc::new(Snapshot {

@@ -6,11 +6,14 @@
 
 use std::time::SystemTime;
 
+use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::Metric;
 
 use super::point::{Descriptor, Metrics, Span, Value, metric};
+use super::{kubernetes, leak};
+use crate::export::otlp::wire;
 use crate::model::snapshot::{
-    CgroupSnapshot, HeapTotals, Limit, MemoryReading, Pressure, ReclaimTotals,
+    CgroupSnapshot, HeapTotals, Limit, MemoryReading, OomKillCount, Pressure, ReclaimTotals,
 };
 
 // Semantic conventions 1.44.0, model/container/metrics.yaml.
@@ -139,6 +142,12 @@ const EXECS: Descriptor = metric(
     "Programs executed in the cgroup itself",
 );
 
+const OOM_KILLS: Descriptor = metric(
+    "memtrace.oom.kills",
+    "{kill}",
+    "Processes of the cgroup itself that the kernel killed for want of memory",
+);
+
 /// Source: semconv registry, `system.paging.fault.type`.
 pub(super) const FAULT_TYPE: &str = "system.paging.fault.type";
 
@@ -170,6 +179,16 @@ pub(super) fn metrics(
     if let Some(totals) = &cgroup.lifecycle {
         metrics.counter(&EXITS, own, Some(Value::Count(totals.exits)));
         metrics.counter(&EXECS, own, Some(Value::Count(totals.execs)));
+    }
+    let kills = cgroup.oom_kills.iter().flatten();
+    metrics.counter_by_all(&OOM_KILLS, own, kills.map(oom_kills));
+    if let Some(container) = cgroup.container.as_ref().filter(|_| !cgroup.removed) {
+        kubernetes::metrics(&mut metrics, container, own);
+    }
+    // The last numbers of a removed cgroup tell no verdict: what leaked is gone.
+    if let Some(leak) = cgroup.leak.as_ref().filter(|_| !cgroup.removed) {
+        leak::metrics(&mut metrics, leak, time);
+        leak::growers(&mut metrics, &cgroup.growers, time);
     }
     metrics.finish()
 }
@@ -244,6 +263,18 @@ pub(super) fn pressure(metrics: &mut Metrics, span: Span, pressure: Pressure) {
     let points =
         points.map(|(kind, ns)| (("memtrace.pressure.type", kind), ns.map(Value::Nanoseconds)));
     metrics.counter_by(&PRESSURE, span, points);
+}
+
+/// What is not known of a kill is no attribute.
+fn oom_kills(kills: &OomKillCount) -> (Vec<KeyValue>, Value) {
+    let scope = kills
+        .scope
+        .map(|scope| wire::string("memtrace.oom.scope", scope));
+    let group = kills
+        .group
+        .map(|group| wire::boolean("memtrace.oom.group", group));
+    let attributes = scope.into_iter().chain(group).collect();
+    (attributes, Value::Count(kills.count))
 }
 
 fn heap(metrics: &mut Metrics, span: Span, heap: &HeapTotals) {

@@ -5,19 +5,20 @@
 
 use std::time::SystemTime;
 
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1::{
-    AggregationTemporality, Histogram, HistogramDataPoint, Metric, NumberDataPoint, Sum, metric,
-    number_data_point,
+    AggregationTemporality, Gauge, Histogram, HistogramDataPoint, Metric, NumberDataPoint, Sum,
+    metric, number_data_point,
 };
 
+use crate::export::otlp::wire::{saturate, string, unix_nano};
 use crate::model::snapshot::STALL_BUCKETS;
 
 /// Name, unit (UCUM) and description of a metric.
-pub(super) struct Descriptor {
-    pub(super) name: &'static str,
-    pub(super) unit: &'static str,
-    pub(super) description: &'static str,
+pub(in crate::export::otlp) struct Descriptor {
+    pub(in crate::export::otlp) name: &'static str,
+    pub(in crate::export::otlp) unit: &'static str,
+    pub(in crate::export::otlp) description: &'static str,
 }
 
 pub(super) const fn metric(
@@ -65,7 +66,7 @@ impl Metrics {
 
     /// UpDownCounter without attributes: a Sum that may fall.
     pub(super) fn up_down(&mut self, metric: &Descriptor, span: Span, value: Option<u64>) {
-        let points = value.map(|value| (None, Value::Count(value)));
+        let points = value.map(|value| (Vec::new(), Value::Count(value)));
         self.sum(metric, span, false, points);
     }
 
@@ -78,13 +79,13 @@ impl Metrics {
     ) {
         let points = points
             .into_iter()
-            .filter_map(|(attribute, value)| Some((Some(attribute), Value::Count(value?))));
+            .filter_map(|(attribute, value)| Some((one(attribute), Value::Count(value?))));
         self.sum(metric, span, false, points);
     }
 
     /// Counter without attributes.
     pub(super) fn counter(&mut self, metric: &Descriptor, span: Span, value: Option<Value>) {
-        self.sum(metric, span, true, value.map(|value| (None, value)));
+        self.sum(metric, span, true, value.map(|value| (Vec::new(), value)));
     }
 
     /// Counter with one point per attribute.
@@ -96,8 +97,39 @@ impl Metrics {
     ) {
         let points = points
             .into_iter()
-            .filter_map(|(attribute, value)| Some((Some(attribute), value?)));
+            .filter_map(|(attribute, value)| Some((one(attribute), value?)));
         self.sum(metric, span, true, points);
+    }
+
+    /// Counter with one point per set of attributes.
+    pub(super) fn counter_by_all(
+        &mut self,
+        metric: &Descriptor,
+        span: Span,
+        points: impl IntoIterator<Item = (Vec<KeyValue>, Value)>,
+    ) {
+        self.sum(metric, span, true, points);
+    }
+
+    /// Gauge with one point per set of attributes: an estimate or a state, which has no start.
+    pub(super) fn gauge(
+        &mut self,
+        metric: &Descriptor,
+        time: SystemTime,
+        points: impl IntoIterator<Item = (Vec<KeyValue>, number_data_point::Value)>,
+    ) {
+        let data_points: Vec<NumberDataPoint> = points
+            .into_iter()
+            .map(|(attributes, value)| NumberDataPoint {
+                attributes,
+                time_unix_nano: unix_nano(time),
+                value: Some(value),
+                ..Default::default()
+            })
+            .collect();
+        if !data_points.is_empty() {
+            self.push(metric, metric::Data::Gauge(Gauge { data_points }));
+        }
     }
 
     fn sum(
@@ -105,15 +137,12 @@ impl Metrics {
         metric: &Descriptor,
         span: Span,
         is_monotonic: bool,
-        points: impl IntoIterator<Item = (Option<Attribute>, Value)>,
+        points: impl IntoIterator<Item = (Vec<KeyValue>, Value)>,
     ) {
         let data_points: Vec<NumberDataPoint> = points
             .into_iter()
-            .map(|(attribute, value)| NumberDataPoint {
-                attributes: attribute
-                    .map(|(key, value)| string(key, value))
-                    .into_iter()
-                    .collect(),
+            .map(|(attributes, value)| NumberDataPoint {
+                attributes,
                 start_time_unix_nano: span.start.map_or(0, unix_nano),
                 time_unix_nano: unix_nano(span.time),
                 value: Some(match value {
@@ -200,33 +229,10 @@ fn merge_buckets(buckets: &[u64; STALL_BUCKETS]) -> Vec<u64> {
     merged
 }
 
-pub(super) fn string(key: &str, value: &str) -> KeyValue {
-    key_value(key, any_value::Value::StringValue(value.to_owned()))
-}
-
-pub(super) fn integer(key: &str, value: u64) -> KeyValue {
-    key_value(key, any_value::Value::IntValue(saturate(value)))
-}
-
-fn key_value(key: &str, value: any_value::Value) -> KeyValue {
-    KeyValue {
-        key: key.to_owned(),
-        value: Some(AnyValue { value: Some(value) }),
-        ..Default::default()
-    }
+fn one((key, value): Attribute) -> Vec<KeyValue> {
+    vec![string(key, value)]
 }
 
 fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
-}
-
-fn saturate(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-pub(super) fn unix_nano(time: SystemTime) -> u64 {
-    let since = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

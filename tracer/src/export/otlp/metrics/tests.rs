@@ -8,10 +8,11 @@ use opentelemetry_proto::tonic::metrics::v1::{
     AggregationTemporality, Metric, ResourceMetrics, metric, number_data_point,
 };
 
-use super::{HostInfo, ResourceContext, SCHEMA_URL, point_count, resource_metrics};
+use super::{point_count, resource_metrics};
+use crate::export::otlp::resource::{HostInfo, ResourceContext, SCHEMA_URL};
 use crate::model::snapshot::{
     CgroupSnapshot, EffectiveLimit, HeapTotals, HostReading, LifecycleTotals, Limit, MemoryReading,
-    Pressure, Rates, ReclaimTotals, STALL_BUCKETS, SelfReading, Snapshot,
+    OomKillCount, Pressure, Rates, ReclaimTotals, STALL_BUCKETS, SelfReading, Snapshot,
 };
 
 fn at(seconds: u64) -> SystemTime {
@@ -30,6 +31,7 @@ fn context() -> ResourceContext {
             ("service.instance.id".to_owned(), "x".to_owned()),
             ("host.name".to_owned(), "mine".to_owned()),
         ],
+        ..ResourceContext::default()
     }
 }
 
@@ -37,6 +39,9 @@ fn bare(path: &str, since: u64) -> CgroupSnapshot {
     CgroupSnapshot {
         cgroup_id: 7,
         cgroup: path.to_owned(),
+        names: Default::default(),
+        growers: Vec::new(),
+        container: None,
         since: at(since),
         removed: false,
         memory: MemoryReading {
@@ -47,7 +52,9 @@ fn bare(path: &str, since: u64) -> CgroupSnapshot {
         heap: None,
         reclaim: None,
         lifecycle: None,
+        oom_kills: None,
         rates: Rates::default(),
+        leak: None,
         processes: Vec::new(),
     }
 }
@@ -97,7 +104,7 @@ fn map(cgroups: Vec<CgroupSnapshot>, host: HostReading) -> Vec<ResourceMetrics> 
         cgroups,
         own: SelfReading::default(),
     };
-    resource_metrics(&snapshot, &context())
+    resource_metrics(&snapshot, &context()).collect()
 }
 
 fn by_name(resource: &ResourceMetrics) -> BTreeMap<&str, &Metric> {
@@ -274,4 +281,44 @@ fn the_stall_histogram_adds_up() {
         !by_name(&map(vec![calm], HostReading::default())[0])
             .contains_key("memtrace.reclaim.duration")
     );
+}
+
+#[test]
+fn kills_are_counted_by_what_is_known_of_them() {
+    let counted = |scope, group, count| OomKillCount {
+        scope,
+        group,
+        count,
+    };
+    let mut killed = bare("/a", 150);
+    killed.oom_kills = Some(vec![
+        counted(Some("cgroup"), Some(true), 5),
+        counted(Some("global"), None, 2),
+        counted(None, None, 1),
+    ]);
+    let resources = map(vec![killed], HostReading::default());
+    let metrics = by_name(&resources[0]);
+    let kills = metrics["memtrace.oom.kills"];
+    assert_eq!(kills.unit, "{kill}");
+    for (scope, value) in [("cgroup", 5.0), ("global", 2.0), ("", 1.0)] {
+        assert_eq!(point(kills, scope), Some((value, 150, true)), "{scope}");
+    }
+    let Some(metric::Data::Sum(sum)) = &kills.data else {
+        panic!("no sum");
+    };
+    let keys = |index: usize| -> Vec<&str> {
+        let attributes = &sum.data_points[index].attributes;
+        attributes.iter().map(|kv| kv.key.as_str()).collect()
+    };
+    assert_eq!(keys(0), ["memtrace.oom.scope", "memtrace.oom.group"]);
+    assert_eq!(keys(1), ["memtrace.oom.scope"]);
+    assert!(keys(2).is_empty());
+}
+
+#[test]
+fn a_cgroup_without_kills_has_no_kill_series() {
+    let mut calm = bare("/a", 150);
+    calm.oom_kills = Some(Vec::new());
+    let resources = map(vec![calm], HostReading::default());
+    assert!(!by_name(&resources[0]).contains_key("memtrace.oom.kills"));
 }

@@ -1,0 +1,281 @@
+//! `oom_incident` lines: finding them, and holding them against the kernel log.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+
+use crate::agent::{Agent, of_type};
+use crate::machine::{self, MIB, PAGE};
+use crate::oom_report::{Counter, Kill, Report};
+
+/// Charges that other CPUs keep back or give back between the log and the kill.
+const CHARGES_IN_FLIGHT: u64 = MIB;
+/// The kernel's number for no limit at all.
+const UNLIMITED_KIB: u64 = 1 << 52;
+
+/// The complete incident in which that process was a victim.
+pub fn of_victim(agent: &Agent, pid: u32) -> Result<Value> {
+    agent.wait_for(
+        &format!("the complete incident of {pid}"),
+        Duration::from_secs(15),
+        |line| is_complete(line) && victim(line, pid).is_ok(),
+    )
+}
+
+/// The first incident of one kind about one charged cgroup.
+pub fn of_cgroup(agent: &Agent, kind: &str, cgroup_id: u64) -> Result<Value> {
+    agent.wait_for(
+        &format!("an incident {kind} of {cgroup_id}"),
+        Duration::from_secs(30),
+        |line| {
+            of_type("oom_incident")(line)
+                && line["kind"] == kind
+                && line["charged"]["cgroup_id"] == cgroup_id
+        },
+    )
+}
+
+/// Accepts incidents that will not change any more.
+pub fn is_complete(line: &Value) -> bool {
+    of_type("oom_incident")(line) && line["complete"] == true
+}
+
+/// Whether the kernel's OOM killer killed.
+pub fn is_kernel_kill(incident: &Value) -> bool {
+    let kind = incident["kind"].as_str().unwrap_or_default();
+    [
+        "cgroup_oom",
+        "cpuset_oom",
+        "mempolicy_oom",
+        "global_oom",
+        "kernel_oom",
+    ]
+    .contains(&kind)
+}
+
+/// The victims of an incident.
+pub fn victims(incident: &Value) -> &[Value] {
+    incident["victims"].as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The victim of that pid.
+pub fn victim(incident: &Value, pid: u32) -> Result<&Value> {
+    victims(incident)
+        .iter()
+        .find(|victim| victim["pid"] == pid)
+        .with_context(|| format!("{pid} is no victim of {incident}"))
+}
+
+/// A time in RFC 3339.
+pub fn time(value: &Value) -> Result<Timestamp> {
+    let text = value
+        .as_str()
+        .with_context(|| format!("no time: {value}"))?;
+    text.parse().with_context(|| format!("no time: {text}"))
+}
+
+/// Asserts that the meaning speaks of one of these words.
+pub fn assert_means(incident: &Value, words: &[&str]) {
+    let meaning = &incident["meaning"];
+    let field = |name: &str| meaning[name].as_str().unwrap_or_default().to_owned();
+    let (summary, consequence) = (field("summary"), field("consequence"));
+    assert!(!summary.is_empty() && !consequence.is_empty(), "{incident}");
+    let text = format!("{summary} {consequence}").to_lowercase();
+    let found = words.iter().any(|word| text.contains(&word.to_lowercase()));
+    assert!(found, "none of {words:?} in {meaning}");
+}
+
+/// Asserts everything that the kernel log witnesses about a kill by the kernel.
+pub fn assert_is_logged(agent: &Agent, incident: &Value, report: &Report) -> Result<()> {
+    let choice = report.choice.as_ref().context("no choice in the log")?;
+    let invocation = report.invocation.as_ref().context("no invocation")?;
+    let kind = match choice.constraint.as_str() {
+        "CONSTRAINT_MEMCG" => "cgroup_oom",
+        "CONSTRAINT_CPUSET" => "cpuset_oom",
+        "CONSTRAINT_MEMORY_POLICY" => "mempolicy_oom",
+        _ => "global_oom",
+    };
+    let hooked = agent.has_probe("oom.kill_process");
+    // Without that hook a machine's OOM looks like any other of the kernel.
+    let told = incident["kind"].as_str().unwrap_or_default();
+    let unsure = !hooked && kind != "cgroup_oom" && told == "kernel_oom";
+    assert!(told == kind || unsure, "the log says {kind}: {incident}");
+
+    let charged = &incident["charged"];
+    if kind == "cgroup_oom" {
+        assert_eq!(
+            charged["cgroup"].as_str(),
+            choice.charged_cgroup.as_deref(),
+            "{incident}"
+        );
+        let memory = report.memory.as_ref().context("no usage in the log")?;
+        assert_counter(charged, "usage_bytes", "limit_bytes", memory, incident)?;
+        let swap = report.swap.as_ref().context("no swap in the log")?;
+        assert_counter(
+            charged,
+            "swap_usage_bytes",
+            "swap_limit_bytes",
+            swap,
+            incident,
+        )?;
+        let known_by = charged["known_by"].as_str().unwrap_or_default();
+        if hooked {
+            assert_eq!(known_by, "oom_control", "{incident}");
+        } else {
+            let found = ["full_counter", "oom_events"].contains(&known_by);
+            assert!(found, "{incident}");
+        }
+    } else {
+        assert!(charged.is_null(), "{incident}");
+    }
+
+    let trigger = &incident["trigger"];
+    assert_eq!(trigger["comm"], invocation.comm, "{incident}");
+    let request = &incident["request"];
+    if hooked {
+        assert_eq!(request["order"], invocation.order, "{incident}");
+        assert_eq!(request["gfp_mask"], invocation.gfp_mask, "{incident}");
+        assert_eq!(request["gfp_flags"], invocation.gfp_flags, "{incident}");
+        assert!(request["total_bytes"].is_u64(), "{incident}");
+    } else {
+        for field in ["order", "gfp_mask", "gfp_flags", "total_bytes"] {
+            assert!(request[field].is_null(), "{field} of {incident}");
+        }
+    }
+
+    assert_eq!(
+        incident["group_kill"],
+        report.group.is_some(),
+        "{incident}, the log: {report:?}"
+    );
+    let killed: BTreeSet<u32> = report.kills.iter().map(|kill| kill.pid).collect();
+    assert_eq!(pids(incident), killed, "{incident}");
+    assert_eq!(victims(incident).len(), killed.len(), "{incident}");
+    assert_eq!(incident["victims_left_out"], 0, "{incident}");
+    for pid in killed {
+        let kill = report.kill_of(pid).context("no such kill")?;
+        let victim = victim(incident, pid)?;
+        assert_victim_is(victim, kill)?;
+        if let Some(pages) = report.swapped_pages.get(&pid) {
+            assert_eq!(victim["swap_bytes"], pages * PAGE, "{victim}");
+        }
+    }
+    let chosen = victim(incident, choice.pid)?;
+    assert_eq!(chosen["uid"], choice.uid, "{incident}");
+    let group_member_elsewhere = report.group.is_some();
+    if let Some(cgroup) = choice.victim_cgroup.as_deref()
+        && !group_member_elsewhere
+    {
+        assert_eq!(chosen["cgroup"], cgroup, "{incident}");
+    }
+    assert_badness(chosen, report, hooked);
+    assert_means(incident, &[""]);
+    Ok(())
+}
+
+/// The pids of all victims.
+pub fn pids(incident: &Value) -> BTreeSet<u32> {
+    let pids = victims(incident).iter().filter_map(|v| v["pid"].as_u64());
+    pids.filter_map(|pid| u32::try_from(pid).ok()).collect()
+}
+
+/// Before 6.2 a thread keeps the pages of up to 65 faults to itself until it runs again, which each of
+/// a victim's threads (two at most here) does between its mark and the message; one fault of a file
+/// maps up to 16 pages (`check_sync_rss_stat` and `do_fault_around`, mm/memory.c).
+fn unsynced_kib(field: &str) -> u64 {
+    let pages_of_a_fault = if field == "anon_bytes" { 1 } else { 16 };
+    if machine::kernel_before(6, 2) {
+        2 * 65 * pages_of_a_fault * PAGE / 1024
+    } else {
+        0
+    }
+}
+
+/// Asserts what a `Killed process` message tells, and what holds for every kill.
+pub fn assert_victim_is(victim: &Value, kill: &Kill) -> Result<()> {
+    let kib = |field: &str| victim[field].as_u64().map(|bytes| bytes / 1024);
+    assert_eq!(victim["pid"], kill.pid, "{victim}");
+    assert_eq!(victim["comm"], kill.comm, "{victim}");
+    assert_eq!(victim["uid"], kill.uid, "{victim}");
+    assert_eq!(kib("total_vm_bytes"), Some(kill.total_vm_kib), "{victim}");
+    for (field, logged) in [
+        ("anon_bytes", kill.anon_kib),
+        ("file_bytes", kill.file_kib),
+        ("shmem_bytes", kill.shmem_kib),
+    ] {
+        let told = kib(field).with_context(|| format!("no {field} in {victim}"))?;
+        let difference = told.abs_diff(logged);
+        ensure!(
+            difference <= unsynced_kib(field),
+            "{field}: {logged} KiB in the log, {victim}"
+        );
+    }
+    assert_eq!(
+        kib("page_table_bytes"),
+        Some(kill.page_tables_kib),
+        "{victim}"
+    );
+    assert_eq!(victim["oom_score_adj"], kill.oom_score_adj, "{victim}");
+    assert_ne!(victim["killed"], false, "{victim}");
+    assert_died(victim)
+}
+
+/// Asserts that the times of a victim that is gone fit together.
+pub fn assert_died(victim: &Value) -> Result<()> {
+    let marked = time(&victim["marked"])?;
+    let died = time(&victim["died"])?;
+    let after = victim["died_after_ns"]
+        .as_i64()
+        .with_context(|| format!("died_after_ns is missing in {victim}"))?;
+    let difference = died.duration_since(marked) - SignedDuration::from_nanos(after);
+    let millisecond = SignedDuration::from_millis(1);
+    assert!(difference.abs() <= millisecond, "{victim}");
+    if !victim["reaped"].is_null() {
+        assert!(time(&victim["reaped"])? >= marked, "{victim}");
+    }
+    Ok(())
+}
+
+fn assert_counter(
+    charged: &Value,
+    usage: &str,
+    limit: &str,
+    logged: &Counter,
+    incident: &Value,
+) -> Result<()> {
+    let used = charged[usage]
+        .as_u64()
+        .with_context(|| format!("{usage} is missing in {incident}"))?;
+    ensure!(
+        used.abs_diff(logged.usage_kib * 1024) <= CHARGES_IN_FLIGHT,
+        "{usage} is not near {logged:?}: {incident}"
+    );
+    let expected = (logged.limit_kib < UNLIMITED_KIB).then_some(logged.limit_kib * 1024);
+    assert_eq!(
+        charged[limit],
+        Value::from(expected),
+        "{limit} of {incident}"
+    );
+    Ok(())
+}
+
+/// Source: mm/oom_kill.c, oom_badness.
+fn assert_badness(victim: &Value, report: &Report, hooked: bool) {
+    let pid = victim["pid"].as_u64().unwrap_or_default() as u32;
+    let Some(kill) = report.kill_of(pid).filter(|kill| kill.oom_score_adj == 0) else {
+        return;
+    };
+    let Some(badness) = victim["badness"].as_u64() else {
+        assert!(!hooked, "no badness in {victim}");
+        return;
+    };
+    let pages =
+        (kill.anon_kib + kill.file_kib + kill.shmem_kib + kill.page_tables_kib) * 1024 / PAGE;
+    let swapped = report.swapped_pages.get(&pid).copied().unwrap_or_default();
+    // The log shows the figures of the kill; other threads fault between the choice and that.
+    let difference = badness.abs_diff(pages + swapped);
+    assert!(difference * 10 <= badness, "{pages} + {swapped}: {victim}");
+}

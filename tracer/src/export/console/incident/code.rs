@@ -1,0 +1,88 @@
+//! The code that held the memory: of each stack what it held, then its call path over lines.
+
+use crate::{
+    size,
+    stacks::told::{StackRecord, TRUNCATED},
+};
+
+use super::shown;
+
+/// Functions of a call path.
+const MOST_FRAMES: usize = 10;
+
+/// Lines of one stack, the innermost function that is not the allocator's first.
+pub fn lines(stack: &StackRecord) -> Vec<String> {
+    let mut head = format!(
+        "{} ±{}  {}({})",
+        size::bytes(stack.resident_bytes),
+        size::bytes(stack.error_bytes),
+        shown(&stack.process.comm),
+        stack.process.pid
+    );
+    if let Some(share) = stack.share {
+        head += &format!("  {:.0} % of what was sampled", share * 100.0);
+    }
+    if stack.surely_grew() {
+        let grown = size::bytes(stack.growth_bytes.unsigned_abs());
+        let error = size::bytes(stack.growth_error_bytes);
+        head += &format!(", grew {grown} ±{error}");
+    }
+    let frames = stack.code();
+    let shown_frames = frames.iter().take(MOST_FRAMES);
+    let mut lines = vec![head];
+    lines.extend(shown_frames.map(|frame| format!("  {}", shown(frame))));
+    let more = frames.len().saturating_sub(MOST_FRAMES);
+    if more > 0 {
+        lines.push(format!("  … {more} more callers"));
+    }
+    if stack.truncated {
+        lines.push(format!("  {TRUNCATED}: the callers above are not known"));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stacks::told::tests::record;
+
+    #[test]
+    fn a_stack_tells_what_it_held_and_its_callers() {
+        let frames = [
+            "malloc (libc.so.6)",
+            "leak (app)",
+            "serve (app)",
+            "app+0x1234",
+        ];
+        let expected = [
+            "61.0M ±6.0M  app(7)  80 % of what was sampled, grew 20.0M ±2.0M",
+            "  leak (app)",
+            "  serve (app)",
+            "  app+0x1234",
+        ];
+        assert_eq!(lines(&record(&frames)), expected);
+    }
+
+    #[test]
+    fn what_is_unknown_or_left_out_is_said() {
+        let names: Vec<String> = (0..64).map(|at| format!("f{at} (app)")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut deep = record(&names);
+        deep.truncated = true;
+        deep.share = None;
+        deep.growth_bytes = 0;
+        let lines = lines(&deep);
+        assert_eq!(lines[0], "61.0M ±6.0M  app(7)");
+        assert_eq!(lines.len(), 1 + MOST_FRAMES + 2);
+        assert_eq!(lines[11], "  … 54 more callers");
+        assert!(lines[12].contains(TRUNCATED));
+    }
+
+    #[test]
+    fn a_tampered_name_does_nothing_to_the_terminal() {
+        let mut tampered = record(&["a\x1b[2Jb (app)"]);
+        tampered.process.comm = "x\ny".to_owned();
+        let text = lines(&tampered).concat();
+        assert!(!text.chars().any(char::is_control), "{text}");
+    }
+}

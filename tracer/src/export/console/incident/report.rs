@@ -1,0 +1,470 @@
+//! The report: what happened and what it means first, then the evidence, section by section.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+
+use crate::{
+    incident::record::{ChargedCgroup, Evidence, Incident, KernelCounts, KnownBy, Victim},
+    size,
+    stacks::told::StackRecord,
+};
+
+use super::{
+    cgroup, code, milliseconds, nanoseconds, process, resident, shown, sparkline::sparkline,
+    stalled, victims,
+};
+
+const BOLD: &str = "\x1b[1m";
+const RED: &str = "\x1b[1;31m";
+const RESET: &str = "\x1b[0m";
+/// Rows of victims, growers and events.
+const MOST_ROWS: usize = 10;
+/// Victims told of at length.
+const MOST_DETAILS: usize = 3;
+/// Call paths.
+const MOST_STACKS: usize = 3;
+const MOST_COLUMNS: usize = 60;
+/// Narrower than this reads badly whatever is done.
+const NARROWEST: usize = 40;
+
+/// An incident for a person, many lines. `width`: of the terminal, characters; only prose is
+/// wrapped, paths and numbers are never cut.
+pub fn report(incident: &Incident, colour: bool, width: usize) -> String {
+    let mut page = Page {
+        text: String::new(),
+        colour,
+        width: width.max(NARROWEST),
+    };
+    page.head(incident);
+    if let Some(charged) = &incident.charged {
+        page.limit(charged);
+    }
+    page.trigger(incident);
+    page.victims(incident);
+    page.timeline(incident);
+    page.evidence(&incident.evidence);
+    page.code(&incident.evidence.stacks);
+    page.kernel(&incident.kernel_counts);
+    page.text
+}
+
+struct Page {
+    text: String,
+    colour: bool,
+    width: usize,
+}
+
+impl Page {
+    fn painted(&mut self, colour: &str, text: &str) {
+        let (on, off) = if self.colour {
+            (colour, RESET)
+        } else {
+            ("", "")
+        };
+        let _ = writeln!(self.text, "{on}{text}{off}");
+    }
+
+    fn section(&mut self, name: &str) {
+        self.text.push('\n');
+        self.painted(BOLD, name);
+    }
+
+    fn row(&mut self, label: &str, value: &str) {
+        let _ = writeln!(self.text, "  {label:<15} {value}");
+    }
+
+    fn head(&mut self, incident: &Incident) {
+        let summary = shown(&incident.meaning.summary);
+        let headline = if summary.is_empty() {
+            format!(
+                "{} in {}",
+                incident.kind.name(),
+                cgroup(incident).map_or("an unknown cgroup".into(), shown)
+            )
+        } else {
+            summary
+        };
+        for line in wrapped(&headline, self.width) {
+            self.painted(RED, &line);
+        }
+        for line in wrapped(&shown(&incident.meaning.consequence), self.width) {
+            let _ = writeln!(self.text, "{line}");
+        }
+        self.text.push('\n');
+        self.row("incident", &shown(&incident.id));
+        self.row("kind", incident.kind.name());
+        self.row("time", &format!("{:.6}", incident.time));
+        if let Some(group) = incident.group_kill {
+            self.row(
+                "group kill",
+                if group {
+                    "yes (memory.oom.group)"
+                } else {
+                    "no"
+                },
+            );
+        }
+        if let Some(killer) = &incident.killer {
+            let from = killer
+                .cgroup
+                .as_deref()
+                .map_or("an unknown cgroup".into(), shown);
+            let value = format!("{}({}) in {from}", shown(&killer.comm), killer.pid);
+            self.row("killed by", &value);
+        }
+        if let Some(stall) = &incident.stall {
+            self.row("stall", &stalled(stall));
+            if let Some(ns) = stall.stalled_ns {
+                self.row(
+                    "waited",
+                    &format!("tasks waited for memory for {}", nanoseconds(ns)),
+                );
+            }
+            if stall.oom_disabled {
+                self.row("OOM killer", "switched off here (memory.oom_control)");
+            }
+        }
+        if !incident.complete {
+            self.row("incomplete", "recorded while victims were still dying");
+        }
+    }
+
+    fn limit(&mut self, charged: &ChargedCgroup) {
+        self.section("Whose limit");
+        let path = charged.cgroup.as_deref().map_or("unknown".into(), shown);
+        self.row("cgroup", &format!("{path} (id {})", charged.cgroup_id));
+        self.row("usage", &of_limit(charged.usage_bytes, charged.limit_bytes));
+        if charged.swap_usage_bytes.is_some() || charged.swap_limit_bytes.is_some() {
+            self.row(
+                "swap",
+                &of_limit(charged.swap_usage_bytes, charged.swap_limit_bytes),
+            );
+        }
+        if let Some(failcnt) = charged.failcnt {
+            self.row("failed charges", &failcnt.to_string());
+        }
+        if let Some(events) = charged.oom_events {
+            self.row("OOMs so far", &events.to_string());
+        }
+        self.row(
+            "known by",
+            match charged.known_by {
+                KnownBy::OomControl => "the kernel's own record of this OOM",
+                KnownBy::FullCounter => "the lowest full ancestor of the trigger",
+                KnownBy::OomEvents => "the only count of OOMs that had risen",
+                KnownBy::CgroupFiles => "the cgroup's files",
+            },
+        );
+    }
+
+    fn trigger(&mut self, incident: &Incident) {
+        let request = &incident.request;
+        let asked = request.order.is_some() || request.gfp_mask.is_some();
+        if incident.trigger.is_none() && !asked {
+            return;
+        }
+        self.section("Trigger");
+        if let Some(trigger) = &incident.trigger {
+            let comm = trigger.process_comm.as_deref().unwrap_or(&trigger.comm);
+            self.row("process", &format!("{}({})", shown(comm), trigger.pid));
+            if trigger.tid != trigger.pid {
+                self.row(
+                    "thread",
+                    &format!("{}({})", shown(&trigger.comm), trigger.tid),
+                );
+            }
+            let path = trigger.cgroup.as_deref().map_or("unknown".into(), shown);
+            self.row("cgroup", &path);
+        }
+        match request.order {
+            Some(-1) => self.row("asked for", "a kill, by a person (SysRq f)"),
+            Some(order) => match 1u64.checked_shl(u32::try_from(order).unwrap_or(u32::MAX)) {
+                Some(1) => self.row("asked for", "1 page (order 0)"),
+                Some(pages) => self.row("asked for", &format!("{pages} pages (order {order})")),
+                None => self.row("asked for", &format!("order {order}")),
+            },
+            None => {}
+        }
+        match (&request.gfp_flags, request.gfp_mask) {
+            (Some(flags), _) => self.row("gfp flags", &shown(flags)),
+            (None, Some(mask)) => self.row("gfp flags", &format!("{mask:#x}")),
+            (None, None) => {}
+        }
+    }
+
+    fn victims(&mut self, incident: &Incident) {
+        let count = victims(incident);
+        if count == 0 {
+            return;
+        }
+        self.section(&format!("Victims ({count})"));
+        let mut largest: Vec<&Victim> = incident.victims.iter().collect();
+        largest.sort_by_key(|victim| std::cmp::Reverse(resident(victim)));
+        largest.truncate(MOST_ROWS);
+        let _ = writeln!(
+            self.text,
+            "  {:>8}  {:<16} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6}  KILLED",
+            "PID", "NAME", "ANON", "FILE", "SHMEM", "SWAP", "TABLES", "ADJ"
+        );
+        for victim in &largest {
+            let bytes = |value: Option<u64>| value.map_or("?".into(), size::bytes);
+            let _ = writeln!(
+                self.text,
+                "  {:>8}  {:<16} {:>7} {:>7} {:>7} {:>7} {:>7} {:>6}  {}",
+                victim.pid.unwrap_or(victim.tid),
+                victim.comm.as_deref().map_or("?".into(), shown),
+                bytes(victim.anon_bytes),
+                bytes(victim.file_bytes),
+                bytes(victim.shmem_bytes),
+                bytes(victim.swap_bytes),
+                bytes(victim.page_table_bytes),
+                victim
+                    .oom_score_adj
+                    .map_or("?".into(), |adj| adj.to_string()),
+                match victim.killed {
+                    Some(true) => "yes",
+                    Some(false) => "no, only marked",
+                    None => "unknown",
+                },
+            );
+        }
+        self.more(count, largest.len());
+        for victim in largest.iter().take(MOST_DETAILS) {
+            self.victim(victim);
+        }
+    }
+
+    fn victim(&mut self, victim: &Victim) {
+        let _ = writeln!(self.text, "  {}", process(victim));
+        let text = |value: &Option<String>| value.as_deref().map(shown);
+        let rows = [
+            ("  command", text(&victim.command_line)),
+            ("  executable", text(&victim.executable)),
+            ("  cgroup", text(&victim.cgroup)),
+            ("  leaf cgroup", text(&victim.leaf_cgroup)),
+            ("  uid", victim.uid.map(|uid| uid.to_string())),
+            ("  started", victim.started.map(|time| format!("{time:.3}"))),
+            (
+                "  badness",
+                victim.badness.map(|points| format!("{points} pages")),
+            ),
+            (
+                "  PID inside",
+                victim.namespace_pid.map(|pid| match victim.container_init {
+                    Some(true) => format!("{pid}, the init of its container"),
+                    _ => pid.to_string(),
+                }),
+            ),
+        ];
+        for (label, value) in rows {
+            if let Some(value) = value {
+                self.row(label, &value);
+            }
+        }
+    }
+
+    fn timeline(&mut self, incident: &Incident) {
+        let mut events: Vec<(Timestamp, String)> = Vec::new();
+        for victim in &incident.victims {
+            let name = process(victim);
+            events.push((victim.marked, format!("{name} marked")));
+            if let Some(died) = victim.died {
+                let after = victim.died_after_ns.map_or(String::new(), |ns| {
+                    format!(" {} after its mark", nanoseconds(ns))
+                });
+                events.push((died, format!("{name} dead{after}")));
+            }
+            if let Some(reaped) = victim.reaped {
+                events.push((reaped, format!("{name} reaped: its memory was free")));
+            }
+        }
+        if events.is_empty() {
+            return;
+        }
+        self.section("Timeline");
+        events.sort_by_key(|(time, _)| *time);
+        for (time, what) in events.iter().take(2 * MOST_ROWS) {
+            let micros = time.duration_since(incident.time).as_micros();
+            let _ = writeln!(self.text, "  {:>+12.3} ms  {what}", micros as f64 / 1e3);
+        }
+        self.more(events.len() as u64, 2 * MOST_ROWS);
+        let alive = incident
+            .victims
+            .iter()
+            .filter(|victim| victim.died.is_none())
+            .count();
+        if alive > 0 {
+            let _ = writeln!(self.text, "  {alive} not seen dying");
+        }
+    }
+
+    fn evidence(&mut self, evidence: &Evidence) {
+        // They have a section of their own.
+        let only_stacks = Evidence {
+            stacks: evidence.stacks.clone(),
+            ..Evidence::default()
+        };
+        if *evidence == only_stacks {
+            return;
+        }
+        self.section("What led up to it");
+        let usage = &evidence.usage;
+        if let (Some(first), Some(last)) = (usage.first(), usage.last()) {
+            let values: Vec<u64> = usage.iter().map(|sample| sample.usage_bytes).collect();
+            let span = first.before_ms.saturating_sub(last.before_ms);
+            let room = self.width.saturating_sub(40).clamp(10, MOST_COLUMNS);
+            let value = format!(
+                "{} {} {} in {}",
+                size::bytes(first.usage_bytes),
+                sparkline(&values, room),
+                size::bytes(last.usage_bytes),
+                milliseconds(span)
+            );
+            self.row("usage", &value);
+        }
+        for (index, grower) in evidence.growers.iter().take(MOST_ROWS).enumerate() {
+            let sign = if grower.grown_bytes < 0 { '-' } else { '+' };
+            let mut value = format!(
+                "{}({}) {sign}{} in {}",
+                grower.comm.as_deref().map_or("?".into(), shown),
+                grower.pid,
+                size::bytes(grower.grown_bytes.unsigned_abs()),
+                milliseconds(grower.over_ms)
+            );
+            if let Some(share) = grower.share {
+                let _ = write!(value, ", {:.0} % of the growth", share * 100.0);
+            }
+            self.row(if index == 0 { "who grew" } else { "" }, &value);
+        }
+        self.more(evidence.growers.len() as u64, MOST_ROWS);
+        if let Some(reclaim) = &evidence.reclaim {
+            let value = format!(
+                "{} times, {} stalled, {} pages freed, in the last {}",
+                reclaim.count,
+                nanoseconds(reclaim.stall_ns),
+                reclaim.reclaimed_pages,
+                milliseconds(reclaim.over_ms)
+            );
+            self.row("reclaim", &value);
+        }
+        if let Some(pressure) = &evidence.pressure {
+            let time = |ns: Option<u64>| ns.map_or("unknown".into(), nanoseconds);
+            let value = format!(
+                "some {}, full {}, in the last {}",
+                time(pressure.some_ns),
+                time(pressure.full_ns),
+                milliseconds(pressure.over_ms)
+            );
+            self.row("pressure", &value);
+        }
+        if let Some(calls) = &evidence.allocations {
+            let value = format!(
+                "mmap {}, munmap {}, brk +{} -{}, madvise freed {}, in the last {}",
+                size::bytes(calls.mmap_bytes),
+                size::bytes(calls.munmap_bytes),
+                size::bytes(calls.brk_grow_bytes),
+                size::bytes(calls.brk_shrink_bytes),
+                size::bytes(calls.madvise_free_bytes),
+                milliseconds(calls.over_ms)
+            );
+            self.row("allocations", &value);
+        }
+        if let Some(stat) = &evidence.memory_stat {
+            let parts = [
+                ("usage", stat.usage_bytes),
+                ("anon", stat.anon_bytes),
+                ("file", stat.file_bytes),
+                ("shmem", stat.shmem_bytes),
+                ("kernel", stat.kernel_bytes),
+                ("slab", stat.slab_bytes),
+                ("sock", stat.sock_bytes),
+                ("swap", stat.swap_bytes),
+            ];
+            let known: Vec<String> = parts
+                .into_iter()
+                .filter_map(|(name, bytes)| Some(format!("{name} {}", size::bytes(bytes?))))
+                .collect();
+            let when = if stat.read_after_ms < 0 {
+                "before"
+            } else {
+                "after"
+            };
+            let value = format!(
+                "{} ({} {when})",
+                known.join(", "),
+                milliseconds(stat.read_after_ms.unsigned_abs())
+            );
+            self.row("memory.stat", &value);
+        }
+    }
+
+    fn code(&mut self, stacks: &[StackRecord]) {
+        if stacks.is_empty() {
+            return;
+        }
+        self.section("Which code held it");
+        for line in stacks.iter().take(MOST_STACKS).flat_map(code::lines) {
+            let _ = writeln!(self.text, "  {line}");
+        }
+        self.more(stacks.len() as u64, MOST_STACKS);
+    }
+
+    fn kernel(&mut self, counts: &KernelCounts) {
+        if *counts == KernelCounts::default() {
+            return;
+        }
+        self.section("What the kernel counted");
+        for (label, count) in [
+            ("oom_kill local", counts.oom_kill_local),
+            ("oom", counts.oom_hierarchical),
+            ("oom_kill", counts.oom_kill_hierarchical),
+            ("oom_group_kill", counts.oom_group_kill_hierarchical),
+            ("not seen", counts.missed),
+        ] {
+            if let Some(count) = count {
+                self.row(label, &count.to_string());
+            }
+        }
+    }
+
+    fn more(&mut self, all: u64, told: usize) {
+        let more = all.saturating_sub(told as u64);
+        if more > 0 {
+            let _ = writeln!(self.text, "  … and {more} more");
+        }
+    }
+}
+
+fn of_limit(usage: Option<u64>, limit: Option<u64>) -> String {
+    format!(
+        "{} of {}",
+        usage.map_or("unknown".into(), size::bytes),
+        limit.map_or("unlimited or unknown".into(), size::bytes)
+    )
+}
+
+/// At spaces; a longer word gets a line of its own.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    let mut chars = 0;
+    for word in text.split_whitespace() {
+        let more = word.chars().count();
+        match lines.last_mut() {
+            Some(line) if chars + 1 + more <= width => {
+                line.push(' ');
+                line.push_str(word);
+                chars += 1 + more;
+            }
+            _ => {
+                lines.push(word.to_owned());
+                chars = more;
+            }
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;

@@ -1,0 +1,344 @@
+//! `memtrace incidents`: lists what is stored and shows one of it, also while no agent runs.
+//!
+//! Reads the store only; needs nothing but the right to read its files.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser as _};
+use globset::GlobMatcher;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{
+    cli,
+    export::console::incident::{line, report, shown},
+    incident::{Incident, Kind},
+    store::{self, Incidents, StoreError},
+};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  sudo memtrace incidents                            what is stored, newest last
+  sudo memtrace incidents show latest                the whole story of the last one
+  sudo memtrace incidents show 20261121T0742         by the beginning of its id
+  sudo memtrace incidents --since 2h --cgroup '/kubepods*'
+  sudo memtrace incidents --kind stall show latest   the last stall
+  sudo memtrace incidents --json | jq -r '.meaning.summary'
+
+Exit codes: 0 done, also when nothing is stored; 1 failed or not found; 2 wrong usage;
+77 not permitted.";
+
+const LATEST: &str = "latest";
+/// Candidates named when the beginning of an id fits several.
+const MOST_CANDIDATES: usize = 10;
+
+#[derive(Debug, Args)]
+pub struct IncidentsArgs {
+    #[command(subcommand)]
+    pub action: Option<Action>,
+
+    /// Only those since then: 30m, 2h, 7d ago, or a time like 2026-11-21T07:00:00Z
+    #[arg(long, global = true, value_name = "TIME", value_parser = since)]
+    pub since: Option<Since>,
+
+    /// Only these kinds, comma-separated
+    #[arg(long, global = true, value_delimiter = ',', value_parser = kinds())]
+    pub kind: Vec<Kind>,
+
+    /// Only where the charged cgroup or a victim's matches: '*' matches any characters, '/' included
+    #[arg(long, global = true, value_name = "GLOB", value_parser = cli::glob)]
+    pub cgroup: Option<GlobMatcher>,
+
+    /// Only the last N of them
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub last: Option<u32>,
+
+    /// One JSON object a line, as docs/json-lines.md describes
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// Where the agent keeps its state
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        default_value = "/var/lib/memtrace"
+    )]
+    pub state_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Tell all about one incident
+    Show {
+        /// The beginning of an id, as far as it is unique, or `latest`
+        id: String,
+    },
+}
+
+/// From when on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    Ago(Duration),
+    Time(Timestamp),
+}
+
+/// How to draw.
+#[derive(Debug, Clone, Copy)]
+pub struct Screen {
+    pub colour: bool,
+    /// Characters.
+    pub width: usize,
+}
+
+/// Why there is nothing to show.
+#[derive(Debug, thiserror::Error)]
+pub enum IncidentsError {
+    #[error("{error}\n{}", remedy(error))]
+    Store {
+        #[from]
+        error: StoreError,
+    },
+    #[error("no incident {id} in {}", state_dir.display())]
+    NotFound { id: String, state_dir: PathBuf },
+    #[error("no {kinds} is stored in {}{}", state_dir.display(), narrowed(*filtered))]
+    NoneLatest {
+        /// Those asked for.
+        kinds: String,
+        /// Whether it is asked for by time or cgroup.
+        filtered: bool,
+        state_dir: PathBuf,
+    },
+    #[error("{id} is the beginning of {count} incidents:{candidates}")]
+    Ambiguous {
+        id: String,
+        count: usize,
+        /// A line each.
+        candidates: String,
+    },
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl IncidentsError {
+    /// 77 is `EX_NOPERM` of sysexits.h.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            IncidentsError::Store { error } if error.is_permission() => 77,
+            _ => 1,
+        }
+    }
+}
+
+fn narrowed(filtered: bool) -> &'static str {
+    if filtered {
+        " that --since and --cgroup ask for"
+    } else {
+        ""
+    }
+}
+
+fn remedy(error: &StoreError) -> &'static str {
+    if error.is_permission() {
+        "run it as root: sudo memtrace incidents"
+    } else {
+        error.remedy()
+    }
+}
+
+/// Lists or shows to `out`; what is worth a remark goes to `remarks`. A reader that went away is no
+/// error.
+pub fn run(
+    args: &IncidentsArgs,
+    screen: Screen,
+    out: &mut impl Write,
+    remarks: &mut impl Write,
+) -> Result<(), IncidentsError> {
+    match tell(args, screen, out, remarks) {
+        Err(IncidentsError::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}
+
+fn tell(
+    args: &IncidentsArgs,
+    screen: Screen,
+    out: &mut impl Write,
+    remarks: &mut impl Write,
+) -> Result<(), IncidentsError> {
+    let mut found = store::read(&args.state_dir)?;
+    let stored = found.incidents.len();
+    select(&mut found.incidents, args, Timestamp::now());
+    // Standard error that is closed must not hide what is asked for.
+    let _ = remark(args, &found, stored, remarks);
+    match &args.action {
+        None => {
+            for incident in &found.incidents {
+                if args.json {
+                    json(incident, out)?;
+                } else {
+                    writeln!(out, "{}  {}", shown(&incident.id), line(incident))?;
+                }
+            }
+        }
+        Some(Action::Show { id }) => {
+            let incident = find(&found.incidents, id, args)?;
+            if args.json {
+                json(incident, out)?;
+            } else {
+                out.write_all(report(incident, screen.colour, screen.width).as_bytes())?;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+fn json(incident: &Incident, out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, incident)?;
+    out.write_all(b"\n")
+}
+
+fn remark(
+    args: &IncidentsArgs,
+    found: &Incidents,
+    stored: usize,
+    remarks: &mut impl Write,
+) -> io::Result<()> {
+    let place = args.state_dir.display();
+    if found.damaged > 0 {
+        writeln!(
+            remarks,
+            "memtrace: {} damaged records in {place} were skipped",
+            found.damaged
+        )?;
+    }
+    if found.unread_bytes > 0 {
+        writeln!(
+            remarks,
+            "memtrace: too much in {place}: the oldest {} bytes were not read",
+            found.unread_bytes
+        )?;
+    }
+    if !found.exists {
+        writeln!(
+            remarks,
+            "memtrace: nothing is stored in {place}: no agent ran with this --state-dir"
+        )
+    } else if stored == 0 {
+        writeln!(remarks, "memtrace: no incident in {place} so far")
+    } else if found.incidents.is_empty() {
+        writeln!(
+            remarks,
+            "memtrace: none of the {stored} incidents in {place} is asked for"
+        )
+    } else {
+        Ok(())
+    }
+}
+
+fn select(incidents: &mut Vec<Incident>, args: &IncidentsArgs, now: Timestamp) {
+    let from = args.since.and_then(|since| match since {
+        Since::Time(time) => Some(time),
+        Since::Ago(ago) => now.checked_sub(SignedDuration::try_from(ago).ok()?).ok(),
+    });
+    incidents.retain(|incident| {
+        from.is_none_or(|from| incident.time >= from)
+            && (args.kind.is_empty() || args.kind.contains(&incident.kind))
+            && args
+                .cgroup
+                .as_ref()
+                .is_none_or(|glob| cgroups(incident).any(|cgroup| glob.is_match(cgroup)))
+    });
+    if let Some(last) = args.last {
+        let before = incidents.len().saturating_sub(last as usize);
+        incidents.drain(..before);
+    }
+}
+
+fn cgroups(incident: &Incident) -> impl Iterator<Item = &str> {
+    let charged = incident.charged.iter().map(|charged| &charged.cgroup);
+    let victims = incident
+        .victims
+        .iter()
+        .flat_map(|victim| [&victim.cgroup, &victim.leaf_cgroup]);
+    charged.chain(victims).filter_map(Option::as_deref)
+}
+
+fn find<'a>(
+    incidents: &'a [Incident],
+    id: &str,
+    args: &IncidentsArgs,
+) -> Result<&'a Incident, IncidentsError> {
+    let not_found = || IncidentsError::NotFound {
+        id: shown(id),
+        state_dir: args.state_dir.clone(),
+    };
+    if id == LATEST {
+        return incidents.last().ok_or_else(|| IncidentsError::NoneLatest {
+            kinds: match args.kind.as_slice() {
+                [] => "incident".to_owned(),
+                kinds => {
+                    let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+                    names.join(" or ")
+                }
+            },
+            filtered: args.since.is_some() || args.cgroup.is_some(),
+            state_dir: args.state_dir.clone(),
+        });
+    }
+    if let Some(exact) = incidents.iter().find(|incident| incident.id == id) {
+        return Ok(exact);
+    }
+    let candidates: Vec<&Incident> = incidents
+        .iter()
+        .filter(|incident| incident.id.starts_with(id))
+        .collect();
+    match candidates.as_slice() {
+        [] => Err(not_found()),
+        [one] => Ok(one),
+        several => {
+            let mut lines: Vec<String> = several
+                .iter()
+                .take(MOST_CANDIDATES)
+                .map(|incident| format!("\n  {}  {}", shown(&incident.id), line(incident)))
+                .collect();
+            if several.len() > MOST_CANDIDATES {
+                lines.push(format!(
+                    "\n  … and {} more",
+                    several.len() - MOST_CANDIDATES
+                ));
+            }
+            Err(IncidentsError::Ambiguous {
+                id: shown(id),
+                count: several.len(),
+                candidates: lines.concat(),
+            })
+        }
+    }
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(time) = text.parse() {
+        return Ok(Since::Time(time));
+    }
+    cli::duration(text).map(Since::Ago).map_err(|_| {
+        "write how long ago (30m, 2h, 7d) or a time with its zone (2026-11-21T07:00:00Z)".into()
+    })
+}
+
+fn kinds() -> impl clap::builder::TypedValueParser<Value = Kind> {
+    PossibleValuesParser::new(Kind::ALL.map(Kind::name)).try_map(|name| {
+        Kind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+            .ok_or("no such kind")
+    })
+}
+
+#[cfg(test)]
+#[path = "incidents_tests.rs"]
+mod tests;

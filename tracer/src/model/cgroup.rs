@@ -1,0 +1,214 @@
+//! One memory cgroup: what it holds, and how fast that changes.
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    host::escape,
+    identity::{facts::Container, names::Names},
+};
+
+use super::{
+    history::History,
+    snapshot::{
+        CgroupSnapshot, EffectiveLimit, HeapTotals, LeakSnapshot, LifecycleTotals, MemoryReading,
+        OomKillCount, ProcessSnapshot, Rates, ReclaimTotals,
+    },
+    window::{Counters, Window},
+};
+
+/// Longest path shown, characters.
+const PATH_CHARS: usize = 512;
+
+/// One memory cgroup.
+#[derive(Debug)]
+pub struct Cgroup {
+    pub id: u64,
+    /// From the root of the hierarchy, raw, with a leading `/`.
+    pub path: PathBuf,
+    /// The same for people.
+    pub display: Arc<str>,
+    /// Who that is to an operator.
+    pub names: Arc<Names>,
+    /// What is known of the container that it is.
+    pub container: Option<Arc<Container>>,
+    /// When counting began here.
+    pub since: SystemTime,
+    /// Seconds since memtrace started at which it was removed.
+    pub(super) removed_at: Option<Duration>,
+    pub memory: MemoryReading,
+    /// CPU time of the cgroup with its descendants, cumulative, as of its last full reading; v2 only.
+    pub cpu_ns: Option<u64>,
+    pub effective_limit: Option<EffectiveLimit>,
+    pub heap: HeapTotals,
+    pub reclaim: Option<Box<ReclaimTotals>>,
+    pub lifecycle: LifecycleTotals,
+    pub(super) oom_kills: Vec<OomKillCount>,
+    pub(super) sampled_faults: u64,
+    pub rates: Rates,
+    pub leak: Option<LeakSnapshot>,
+    /// Other cgroups are below it.
+    pub has_children: bool,
+    /// `usage_bytes`, one value an interval.
+    pub usage_history: History,
+    pub(super) before: Option<Before>,
+    pub(super) window: Option<Box<Window>>,
+    /// Something changed since it was last told.
+    pub(super) changed: bool,
+}
+
+/// What rates are computed against.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Before {
+    at: Duration,
+    memory: MemoryReading,
+    mapped_bytes: u64,
+}
+
+/// What one interval found out about a cgroup.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Counted {
+    pub heap: HeapTotals,
+    pub lifecycle: LifecycleTotals,
+    /// Faults that the samples taken here stand for.
+    pub sampled_faults: u64,
+}
+
+/// Which families count; the others' numbers are unknown, not 0.
+#[derive(Debug, Clone, Copy)]
+pub struct Serving {
+    pub heap: bool,
+    pub reclaim: bool,
+    pub lifecycle: bool,
+    pub oom: bool,
+}
+
+impl Cgroup {
+    /// A cgroup of which nothing is known yet; counting begins at `since`.
+    pub(super) fn new(id: u64, path: PathBuf, since: SystemTime) -> Self {
+        let display = escape::display(path.as_os_str().as_encoded_bytes(), PATH_CHARS).into();
+        Self {
+            id,
+            path,
+            display,
+            names: Arc::default(),
+            container: None,
+            since,
+            removed_at: None,
+            memory: MemoryReading::default(),
+            cpu_ns: None,
+            effective_limit: None,
+            heap: HeapTotals::default(),
+            reclaim: None,
+            lifecycle: LifecycleTotals::default(),
+            oom_kills: Vec::new(),
+            sampled_faults: 0,
+            rates: Rates::default(),
+            leak: None,
+            has_children: false,
+            usage_history: History::default(),
+            before: None,
+            window: None,
+            changed: true,
+        }
+    }
+
+    pub fn is_removed(&self) -> bool {
+        self.removed_at.is_some()
+    }
+
+    /// The counters of now.
+    pub fn counters(&self) -> Counters {
+        let reclaim = self.reclaim.as_deref();
+        Counters {
+            reclaims: reclaim.map_or(0, |reclaim| reclaim.direct + reclaim.memcg),
+            stall_ns: reclaim.map_or(0, |reclaim| reclaim.stall_ns),
+            reclaimed_pages: reclaim.map_or(0, |reclaim| reclaim.reclaimed_pages),
+            heap: self.heap,
+            pressure: self.memory.pressure,
+        }
+    }
+
+    /// The counters half a minute to a minute ago, and when that was; `None` in the first interval.
+    pub fn counters_before(&self) -> Option<(Duration, Counters)> {
+        self.window.as_ref().map(|window| window.start())
+    }
+
+    /// `began`: the end of the interval before; `None` in the first.
+    pub(super) fn close_interval(&mut self, began: Option<Duration>, now: Duration) {
+        self.usage_history.push(self.memory.usage_bytes);
+        let counters = self.counters();
+        match &mut self.window {
+            Some(window) => window.push(now, counters),
+            None => {
+                // All that one did that came since then it did since then.
+                let start = began.map_or((now, counters), |at| (at, counters.at_birth()));
+                self.window = Some(Box::new(Window::new(start.0, start.1)));
+            }
+        }
+        let mapped_bytes = self
+            .heap
+            .mmap_bytes
+            .saturating_add(self.heap.brk_grow_bytes);
+        if let Some(before) = self.before {
+            let seconds = now.saturating_sub(before.at).as_secs_f64();
+            if seconds > 0.0 {
+                let change = |now: Option<u64>, before: Option<u64>| {
+                    Some((now? as f64 - before? as f64) / seconds)
+                };
+                // A counter that fell was reset: its rate is unknown.
+                let rate = |now: Option<u64>, before: Option<u64>| {
+                    change(now, before).filter(|rate| *rate >= 0.0)
+                };
+                self.rates = Rates {
+                    growth_bytes_per_second: change(
+                        self.memory.usage_bytes,
+                        before.memory.usage_bytes,
+                    ),
+                    anon_growth_bytes_per_second: change(
+                        self.memory.anon_bytes,
+                        before.memory.anon_bytes,
+                    ),
+                    faults_per_second: rate(self.memory.faults, before.memory.faults),
+                    major_faults_per_second: rate(
+                        self.memory.major_faults,
+                        before.memory.major_faults,
+                    ),
+                    mapped_bytes_per_second: rate(Some(mapped_bytes), Some(before.mapped_bytes)),
+                };
+            }
+        }
+        self.before = Some(Before {
+            at: now,
+            memory: self.memory,
+            mapped_bytes,
+        });
+    }
+
+    /// The cgroup as outputs see it.
+    pub fn snapshot(&self, serving: Serving, processes: Vec<ProcessSnapshot>) -> CgroupSnapshot {
+        CgroupSnapshot {
+            cgroup_id: self.id,
+            cgroup: self.display.to_string(),
+            names: Arc::clone(&self.names),
+            container: self.container.clone(),
+            since: self.since,
+            removed: self.is_removed(),
+            memory: self.memory,
+            effective_limit: self.effective_limit.clone(),
+            heap: serving.heap.then_some(self.heap),
+            reclaim: serving
+                .reclaim
+                .then(|| self.reclaim.as_deref().cloned().unwrap_or_default()),
+            lifecycle: serving.lifecycle.then_some(self.lifecycle),
+            oom_kills: serving.oom.then(|| self.oom_kills.clone()),
+            rates: self.rates,
+            leak: self.leak,
+            growers: Vec::new(),
+            processes,
+        }
+    }
+}

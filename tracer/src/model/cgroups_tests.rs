@@ -1,0 +1,119 @@
+use super::*;
+use crate::model::cgroup::Serving;
+use crate::model::snapshot::Limit;
+
+fn reading(usage: u64, limit: Limit) -> MemoryReading {
+    MemoryReading {
+        usage_bytes: Some(usage),
+        limit: Some(limit),
+        ..MemoryReading::default()
+    }
+}
+
+fn tree() -> Cgroups {
+    let mut cgroups = Cgroups::new(8, Duration::from_secs(10));
+    cgroups.machine_bytes = Some(1 << 30);
+    for (id, path) in [(1, "/"), (2, "/a"), (3, "/a/b")] {
+        assert!(cgroups.made(id, Path::new(path), SystemTime::UNIX_EPOCH));
+    }
+    cgroups
+}
+
+#[test]
+fn the_effective_limit_is_an_ancestors_when_that_is_smaller() {
+    let mut cgroups = tree();
+    cgroups.read(1, reading(5, Limit::Unlimited));
+    cgroups.read(2, reading(5, Limit::Bytes(100)));
+    cgroups.read(3, reading(5, Limit::Bytes(200)));
+    cgroups.close_interval(Duration::from_secs(1));
+    let limit = cgroups.get(3).unwrap().effective_limit.clone().unwrap();
+    assert_eq!((limit.bytes, limit.cgroup.as_deref()), (100, Some("/a")));
+}
+
+#[test]
+fn growth_is_the_change_of_usage_over_the_time_that_passed() {
+    let mut cgroups = tree();
+    cgroups.read(2, reading(1000, Limit::Unlimited));
+    cgroups.close_interval(Duration::from_secs(1));
+    assert_eq!(cgroups.get(2).unwrap().rates.growth_bytes_per_second, None);
+    cgroups.read(2, reading(3000, Limit::Unlimited));
+    cgroups.close_interval(Duration::from_secs(5));
+    assert_eq!(
+        cgroups.get(2).unwrap().rates.growth_bytes_per_second,
+        Some(500.0)
+    );
+}
+
+#[test]
+fn kills_are_counted_apart_by_scope_and_group_and_unknown_without_the_probe() {
+    let mut cgroups = tree();
+    for _ in 0..3 {
+        assert!(cgroups.oom_killed(2, Some("cgroup"), Some(true)));
+    }
+    assert!(cgroups.oom_killed(2, Some("global"), None));
+    assert!(!cgroups.oom_killed(99, None, None));
+    let serving = |oom| Serving {
+        heap: true,
+        reclaim: true,
+        lifecycle: true,
+        oom,
+    };
+    let kills = |id, oom| {
+        let cgroup = cgroups.get(id).unwrap();
+        cgroup.snapshot(serving(oom), Vec::new()).oom_kills
+    };
+    let counts: Vec<u64> = kills(2, true).unwrap().iter().map(|k| k.count).collect();
+    assert_eq!(counts, [3, 1]);
+    assert_eq!(kills(3, true), Some(Vec::new()));
+    assert_eq!(kills(2, false), None);
+}
+
+#[test]
+fn a_removed_cgroup_is_told_once_and_kept_for_the_grace_period() {
+    let mut cgroups = tree();
+    assert_eq!(cgroups.take_changed().count(), 3);
+    cgroups.removed(3, Duration::from_secs(5));
+    let told: Vec<bool> = cgroups.take_changed().map(Cgroup::is_removed).collect();
+    assert_eq!(told, [true]);
+    assert_eq!(cgroups.take_changed().count(), 0);
+    assert!(cgroups.evict(Duration::from_secs(15)).is_empty());
+    assert_eq!(cgroups.evict(Duration::from_secs(16)), [3]);
+    assert!(cgroups.get(3).is_none());
+}
+
+#[test]
+fn the_tree_never_outgrows_its_bound_and_removed_cgroups_make_room() {
+    let mut cgroups = tree();
+    let made =
+        |cgroups: &mut Cgroups, id| cgroups.made(id, Path::new("/x"), SystemTime::UNIX_EPOCH);
+    let kept = (10..30).filter(|&id| made(&mut cgroups, id)).count();
+    assert_eq!((kept, cgroups.by_id.len()), (5, 8));
+    for id in 100..200 {
+        cgroups.removed(cgroups.live_ids()[0], Duration::ZERO);
+        assert!(made(&mut cgroups, id));
+    }
+    assert_eq!(cgroups.live().count(), 8);
+    assert_eq!(cgroups.by_id.len(), 10);
+    // Nobody was told of the 98 that were crowded out; their BPF counts go too.
+    assert_eq!(cgroups.overflow, 98);
+    assert_eq!(cgroups.evict(Duration::ZERO).len(), 98);
+}
+
+#[test]
+fn time_lost_in_reclaim_counts_for_all_above_also_when_the_cgroup_is_gone() {
+    let mut cgroups = tree();
+    let lost = |stall_ns| ReclaimTotals {
+        stall_ns,
+        ..ReclaimTotals::default()
+    };
+    cgroups.reclaimed(3, lost(5));
+    cgroups.reclaimed(2, lost(2));
+    let sums = |cgroups: &Cgroups| {
+        let mut sums: Vec<_> = cgroups.stall_ns_with_below().into_iter().collect();
+        sums.sort_unstable();
+        sums
+    };
+    assert_eq!(sums(&cgroups), [(1, 7), (2, 7), (3, 5)]);
+    cgroups.removed(3, Duration::ZERO);
+    assert_eq!(sums(&cgroups), [(1, 7), (2, 7)]);
+}

@@ -1,0 +1,31 @@
+//! What stack sampling lost in user space, by cause.
+
+/// What was lost, and why; since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StackLosses {
+    /// Records that could not be decoded.
+    pub undecoded: u64,
+    /// Samples of processes that were gone before they were looked at.
+    pub process_gone: u64,
+    /// Samples of processes that cannot be read.
+    pub process_unreadable: u64,
+    /// Address spaces forgotten for room.
+    pub spaces_evicted: u64,
+    /// Call paths forgotten for room, with their pages.
+    pub call_paths_evicted: u64,
+    /// Sampled pages and mappings that went with either.
+    pub pages_evicted: u64,
+    /// Files forgotten for room.
+    pub modules_evicted: u64,
+    /// Page tables that could not be read.
+    pub page_tables_unreadable: u64,
+    /// Densities that the kernel has no room for.
+    pub densities_refused: u64,
+}
+
+impl StackLosses {
+    /// Samples that did not become pages.
+    pub fn samples(&self) -> u64 {
+        self.undecoded + self.process_gone + self.process_unreadable + self.pages_evicted
+    }
+}

@@ -1,0 +1,29 @@
+//! Which code grows: sampled pages that are still resident, by the stacks that touched them first.
+//!
+//! ```text
+//! sample (ring) ─► unwind ─► pages ◄─ residency (/proc/PID/pagemap)
+//!                    │         │
+//!                 modules      └─► profile ─► symbols, export
+//! ```
+//!
+//! Must not format, and must not run on the agent's loop: it has a thread of its own.
+
+pub mod callpaths;
+pub mod code;
+pub mod collector;
+pub mod density;
+pub mod estimate;
+pub mod file_view;
+pub mod limits;
+pub mod losses;
+pub mod mappings;
+pub mod modules;
+pub mod pages;
+pub mod profile;
+pub mod raw;
+pub mod residency;
+pub mod service;
+pub mod space;
+pub mod suspects;
+pub mod told;
+pub mod unwind;

@@ -1,0 +1,271 @@
+//! The files whose code processes run: opened once, with what unwinding needs of them.
+//!
+//! Must not symbolize.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io,
+    ops::Range,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::Path,
+    sync::Arc,
+};
+
+use nix::sys::stat::{major, minor};
+use object::{Object as _, ObjectSection as _, ObjectSegment as _, read::ReadCache};
+
+use crate::host::{ProcRoot, mappings::Mapping, open_in_root::Root};
+
+use super::{
+    code::{Module, ModuleId},
+    file_view::FileView,
+};
+
+/// Larger unwind tables than known programs have (rustc's take 27 MiB).
+const MOST_SECTION_BYTES: u64 = 256 << 20;
+const MOST_BUILD_ID: usize = 64;
+
+/// What unwinding needs of a module; addresses are those stated in the file.
+#[derive(Debug, Clone, Default)]
+pub struct UnwindTables {
+    pub text: Option<Range<u64>>,
+    pub eh_frame: Option<Section>,
+    pub eh_frame_hdr: Option<Section>,
+    pub got: Option<Range<u64>>,
+    /// Offset in the file, address and length of each loaded segment.
+    pub segments: Vec<Segment>,
+}
+
+/// A section's bytes and where they are loaded.
+#[derive(Debug, Clone)]
+pub struct Section {
+    pub address: Range<u64>,
+    pub bytes: Arc<FileView>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    pub offset: u64,
+    pub bytes: u64,
+    pub address: u64,
+}
+
+impl UnwindTables {
+    /// What is added to the file's addresses where `mapping` lies; `None`: no segment is there.
+    pub fn bias(&self, mapping: &Mapping, page_bytes: u64) -> Option<u64> {
+        let mask = !(page_bytes - 1);
+        let segments = self.segments.iter().filter(|segment| {
+            let start = segment.offset & mask;
+            let end = segment.offset.saturating_add(segment.bytes);
+            (start..end).contains(&mapping.offset)
+        });
+        // Where linkers (lld) let segments share a page, it is mapped for each: the mapping that begins
+        // with it is the later one's.
+        let segment = segments.max_by_key(|segment| segment.offset)?;
+        let address = (segment.address & mask) + (mapping.offset - (segment.offset & mask));
+        Some(mapping.range.start.wrapping_sub(address))
+    }
+
+    /// Whether a file was cut short under a table.
+    pub fn are_damaged(&self) -> bool {
+        let sections = [&self.eh_frame, &self.eh_frame_hdr];
+        let mut sections = sections.into_iter().flatten();
+        sections.any(|section| section.bytes.is_damaged())
+    }
+}
+
+/// A file as it was at some time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Identity {
+    device: (u32, u32),
+    inode: u64,
+    /// Length and time of the last change; `None` where it could not be opened.
+    content: Option<(u64, i64, i64)>,
+}
+
+struct Entry {
+    module: Module,
+    tables: Option<Arc<UnwindTables>>,
+    used: u64,
+}
+
+/// All modules that are known.
+pub struct Modules {
+    proc: ProcRoot,
+    entries: HashMap<ModuleId, Entry>,
+    ids: HashMap<Identity, ModuleId>,
+    next: u32,
+    clock: u64,
+    most: usize,
+    /// Modules that were forgotten because there were too many.
+    pub evicted: u64,
+}
+
+impl Modules {
+    pub fn new(proc: ProcRoot, most: usize) -> Self {
+        Self {
+            proc,
+            entries: HashMap::new(),
+            ids: HashMap::new(),
+            next: 0,
+            clock: 0,
+            most: most.max(1),
+            evicted: 0,
+        }
+    }
+
+    pub fn get(&self, id: ModuleId) -> Option<&Module> {
+        self.entries.get(&id).map(|entry| &entry.module)
+    }
+
+    /// The module behind a mapping of a process, opened if it is new.
+    pub fn of(&mut self, pid: u32, mapping: &Mapping) -> ModuleId {
+        let file = open(&self.proc, pid, mapping);
+        let content = file
+            .as_ref()
+            .and_then(|file| file.metadata().ok())
+            .map(|metadata| (metadata.len(), metadata.mtime(), metadata.mtime_nsec()));
+        let identity = Identity {
+            device: mapping.device,
+            inode: mapping.inode,
+            content,
+        };
+        self.clock += 1;
+        if let Some(id) = self.ids.get(&identity)
+            && let Some(entry) = self.entries.get_mut(id)
+        {
+            entry.used = self.clock;
+            entry.module.pid = pid;
+            return *id;
+        }
+        if self.entries.len() >= self.most {
+            self.evict();
+        }
+        let id = ModuleId(self.next);
+        self.next = self.next.wrapping_add(1);
+        let module = Module {
+            id,
+            path: String::from_utf8_lossy(&mapping.path).into_owned(),
+            build_id: file.as_ref().and_then(build_id),
+            file: file.map(Arc::new),
+            pid,
+        };
+        let entry = Entry {
+            module,
+            tables: None,
+            used: self.clock,
+        };
+        self.entries.insert(id, entry);
+        self.ids.insert(identity, id);
+        id
+    }
+
+    /// What unwinding needs of a module; empty where there is none.
+    pub fn tables(&mut self, id: ModuleId) -> Arc<UnwindTables> {
+        let Some(entry) = self.entries.get(&id) else {
+            return Arc::default();
+        };
+        if let Some(tables) = entry.tables.as_ref().filter(|tables| !tables.are_damaged()) {
+            return tables.clone();
+        }
+        let tables = match &entry.module.file {
+            Some(file) => Arc::new(read_tables(file).unwrap_or_default()),
+            None => Arc::default(),
+        };
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.tables = Some(tables.clone());
+        }
+        tables
+    }
+
+    fn evict(&mut self) {
+        let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used);
+        let Some((&id, _)) = oldest else { return };
+        self.entries.remove(&id);
+        self.ids.retain(|_, known| *known != id);
+        self.evicted += 1;
+    }
+}
+
+/// The very file that is mapped; `None` if it cannot be had, or the path leads to another one.
+fn open(proc: &ProcRoot, pid: u32, mapping: &Mapping) -> Option<File> {
+    let Range { start, end } = mapping.range;
+    // Needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN, and finds deleted files too.
+    let link = proc.path(&format!("{pid}/map_files/{start:x}-{end:x}"));
+    let opened = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(&link);
+    if let Ok(file) = opened {
+        return is_regular(&file).then_some(file);
+    }
+    let root = Root::at(&proc.path(&format!("{pid}/root"))).ok()?;
+    let path = Path::new(std::str::from_utf8(&mapping.path).ok()?);
+    let (file, stat) = root.open(path, true).ok()?;
+    // Some file systems have another device number in maps than in stat.
+    let same_device = (major(stat.st_dev), minor(stat.st_dev))
+        == (u64::from(mapping.device.0), u64::from(mapping.device.1));
+    let same = stat.st_ino == mapping.inode && (same_device || mapping.device.0 == 0);
+    same.then_some(file)
+}
+
+fn is_regular(file: &File) -> bool {
+    file.metadata().is_ok_and(|metadata| metadata.is_file())
+}
+
+fn build_id(file: &File) -> Option<Vec<u8>> {
+    let cache = ReadCache::new(file);
+    let object = object::File::parse(&cache).ok()?;
+    let id = object.build_id().ok()??;
+    (!id.is_empty() && id.len() <= MOST_BUILD_ID).then(|| id.to_vec())
+}
+
+fn read_tables(file: &File) -> io::Result<UnwindTables> {
+    let cache = ReadCache::new(file);
+    let object = object::File::parse(&cache).map_err(io::Error::other)?;
+    let length = file.metadata()?.len();
+    let section = |name: &str| {
+        let section = object.section_by_name(name)?;
+        let (offset, bytes) = section.file_range()?;
+        // What lies behind the end could not be read.
+        let end = offset.checked_add(bytes)?;
+        if bytes > MOST_SECTION_BYTES || end > length {
+            return None;
+        }
+        let view = FileView::new(file, offset, usize::try_from(bytes).ok()?).ok()?;
+        let start = section.address();
+        Some(Section {
+            address: start..start.checked_add(bytes)?,
+            bytes: Arc::new(view),
+        })
+    };
+    let range = |name: &str| {
+        let section = object.section_by_name(name)?;
+        let start = section.address();
+        Some(start..start.checked_add(section.size())?)
+    };
+    let segments = object
+        .segments()
+        .map(|segment| {
+            let (offset, bytes) = segment.file_range();
+            Segment {
+                offset,
+                bytes,
+                address: segment.address(),
+            }
+        })
+        .filter(|segment| segment.bytes > 0)
+        .collect();
+    Ok(UnwindTables {
+        text: range(".text"),
+        eh_frame: section(".eh_frame"),
+        eh_frame_hdr: section(".eh_frame_hdr"),
+        got: range(".got"),
+        segments,
+    })
+}
+
+#[cfg(test)]
+#[path = "modules_tests.rs"]
+mod tests;

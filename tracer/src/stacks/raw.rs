@@ -1,0 +1,239 @@
+//! A profile before its places have names, and how it gets them.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use crate::{
+    agent::clock,
+    host::{ProcRoot, escape},
+    symbols::Symbols,
+};
+
+use super::{
+    callpaths::{CallPath, CallPaths},
+    code::{Module, ModuleId, Place},
+    modules::Modules,
+    pages::PathPages,
+    profile::{Estimate, Frame, Kind, Profile, ProfileStack},
+    space::Space,
+};
+
+/// Longest name of a file shown, characters.
+const MODULE_CHARS: usize = 160;
+
+/// Of which address spaces a profile is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Selection {
+    All,
+    /// Sampled last in one of these memory cgroups.
+    Cgroups(Vec<u64>),
+    /// Also those that have just ended.
+    Processes(Vec<u32>),
+}
+
+impl Selection {
+    pub fn has(&self, space: &Space) -> bool {
+        let lives = space.ended.is_none();
+        match self {
+            Selection::All => lives,
+            Selection::Cgroups(ids) => lives && ids.contains(&space.cgroup_id),
+            Selection::Processes(pids) => pids.contains(&space.pid),
+        }
+    }
+}
+
+/// One call path of one process.
+#[derive(Debug, Clone)]
+struct RawStack {
+    pid: u32,
+    comm: String,
+    kind: Kind,
+    path: Arc<CallPath>,
+    resident: Estimate,
+    growth: Estimate,
+    touched: Estimate,
+    samples: u64,
+    oldest: Duration,
+    median_age: Duration,
+}
+
+/// A profile whose frames are places.
+#[derive(Debug, Clone)]
+pub struct RawProfile {
+    stacks: Vec<RawStack>,
+    modules: HashMap<ModuleId, Module>,
+    anon_bytes: Option<u64>,
+    base: SystemTime,
+    until: SystemTime,
+    pages_per_sample: u64,
+}
+
+/// What a profile is made of.
+pub(super) struct Spaces<'c, I> {
+    pub spaces: I,
+    pub paths: &'c CallPaths,
+    pub modules: &'c Modules,
+    pub proc: &'c ProcRoot,
+}
+
+impl<'c, I: Iterator<Item = &'c Space>> Spaces<'c, I> {
+    pub fn profile(self, base_ns: u64, now_ns: u64) -> RawProfile {
+        let mut stacks = Vec::new();
+        let mut modules = HashMap::new();
+        let mut anon_bytes = None;
+        let mut sparsest = 0;
+        let mut buffer = Vec::new();
+        for space in self.spaces {
+            let reading = self.proc.process(space.pid, &mut buffer).ok();
+            let anon = reading.and_then(|reading| reading.rss_anon_bytes);
+            if let Some(anon) = anon {
+                *anon_bytes.get_or_insert(0) += anon;
+            }
+            sparsest = sparsest.max(space.pages.sparsest_shift());
+            for (kind, id, pages) in space.by_path() {
+                let Some(path) = self.paths.get(id) else {
+                    continue;
+                };
+                for place in &path.places {
+                    if let Place::File { module, .. } = place
+                        && let Some(known) = self.modules.get(*module)
+                    {
+                        modules.entry(*module).or_insert_with(|| known.clone());
+                    }
+                }
+                stacks.push(stack(space, kind, path, &pages, now_ns));
+            }
+        }
+        RawProfile {
+            stacks,
+            modules,
+            anon_bytes,
+            base: clock::wall_clock(base_ns),
+            until: clock::wall_clock(now_ns),
+            pages_per_sample: 1 << sparsest.min(63),
+        }
+    }
+}
+
+fn stack(
+    space: &Space,
+    kind: Kind,
+    path: Arc<CallPath>,
+    pages: &PathPages,
+    now_ns: u64,
+) -> RawStack {
+    let age = |born_ns: u64| Duration::from_nanos(now_ns.saturating_sub(born_ns));
+    RawStack {
+        pid: space.pid,
+        comm: space.comm.clone(),
+        kind,
+        path,
+        resident: pages.resident.estimate(),
+        growth: pages.new.minus(&pages.gone),
+        touched: pages.touched.estimate(),
+        samples: pages.resident.samples(),
+        oldest: pages.oldest_ns.map_or(Duration::ZERO, age),
+        median_age: age(median_birth(pages).unwrap_or(now_ns)),
+    }
+}
+
+/// When half of the bytes that are still there were.
+fn median_birth(pages: &PathPages) -> Option<u64> {
+    let mut births = pages.births.clone();
+    births.sort_unstable_by_key(|(born_ns, _)| *born_ns);
+    let half = births.iter().map(|(_, bytes)| bytes).sum::<f64>() / 2.0;
+    let mut sum = 0.0;
+    births.into_iter().find_map(|(born_ns, bytes)| {
+        sum += bytes;
+        (sum >= half).then_some(born_ns)
+    })
+}
+
+impl RawProfile {
+    /// Whether nothing was sampled.
+    pub fn is_empty(&self) -> bool {
+        self.stacks.is_empty()
+    }
+
+    /// Names the `most` call paths of each kind that hold or grew most, because each name costs; the
+    /// rest stays unnamed. Blocks, for seconds where files are large.
+    pub fn named(
+        mut self,
+        symbols: &mut Symbols,
+        scope: String,
+        from: SystemTime,
+        lost_samples: u64,
+        most: usize,
+    ) -> Profile {
+        let weight = |stack: &RawStack| stack.resident.bytes.max(stack.growth.bytes);
+        self.stacks
+            .sort_by(|a, b| weight(b).total_cmp(&weight(a)).then(a.pid.cmp(&b.pid)));
+        let of = |kind| self.stacks.iter().filter(move |stack| stack.kind == kind);
+        let mut places: Vec<Place> = of(Kind::Resident)
+            .take(most)
+            .chain(of(Kind::Mapped).take(most))
+            .flat_map(|stack| stack.path.places.iter().copied())
+            .collect();
+        places.sort_unstable();
+        places.dedup();
+        let modules = |id: ModuleId| self.modules.get(&id).cloned();
+        let frames = symbols.resolve(&places, &modules);
+        let named: HashMap<Place, Vec<Frame>> = places.into_iter().zip(frames).collect();
+        let stacks = self
+            .stacks
+            .into_iter()
+            .map(|stack| ProfileStack {
+                pid: stack.pid,
+                comm: stack.comm,
+                kind: stack.kind,
+                frames: stack
+                    .path
+                    .places
+                    .iter()
+                    .flat_map(|place| match named.get(place) {
+                        Some(frames) => frames.clone(),
+                        None => vec![unnamed(place, &self.modules)],
+                    })
+                    .collect(),
+                root: stack.path.root,
+                resident: stack.resident,
+                growth: stack.growth,
+                touched: stack.touched,
+                samples: stack.samples,
+                oldest: stack.oldest,
+                median_age: stack.median_age,
+            })
+            .collect();
+        Profile {
+            scope,
+            from,
+            until: self.until,
+            base: self.base,
+            pages_per_sample: self.pages_per_sample,
+            anon_bytes: self.anon_bytes,
+            lost_samples,
+            stacks,
+        }
+    }
+}
+
+fn unnamed(place: &Place, modules: &HashMap<ModuleId, Module>) -> Frame {
+    let (module, offset) = match *place {
+        Place::File { module, offset } => {
+            let path = modules.get(&module).map(|module| module.path.as_str());
+            let name = path.and_then(|path| path.rsplit('/').next());
+            (name.unwrap_or("[unknown]"), offset)
+        }
+        Place::Anonymous { address, .. } => ("[anonymous]", address),
+    };
+    Frame {
+        function: None,
+        module: escape::display(module.as_bytes(), MODULE_CHARS),
+        offset,
+        source: None,
+        inlined: false,
+    }
+}

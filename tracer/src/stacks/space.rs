@@ -1,0 +1,297 @@
+//! One address space that is sampled: its process, its code, its pages.
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    host::{HostError, ProcRoot, mappings::Mapping},
+    probes::stack::{StackSample, Touched},
+};
+
+use super::{
+    callpaths::{CallPath, CallPathId},
+    code::Root,
+    mappings::Mapped,
+    modules::Modules,
+    pages::{Bases, Pages, PathPages, Residency, Touch},
+    profile::Kind,
+    residency::{Asked, PageTables},
+    unwind::{CodeMap, Unwinding},
+};
+
+/// Mappings are read again when code appears that was not there: soon while a process starts, and
+/// at most this often later.
+const REREAD_AFTER: Duration = Duration::from_secs(1);
+/// Sampled mappings of one process.
+const MOST_MAPPINGS: usize = 4096;
+
+/// Why a sample cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unusable {
+    /// The process was gone, or had become another program, when it was looked at.
+    Gone,
+    /// It cannot be read.
+    Unreadable,
+}
+
+/// An address space and all that is known of it.
+pub struct Space {
+    pub pid: u32,
+    pub comm: String,
+    /// In which it was sampled last.
+    pub cgroup_id: u64,
+    pub sampled_at: Instant,
+    /// Its process was found ended then; what it had is kept for a while as it was.
+    pub ended: Option<Instant>,
+    start_stack: Option<u64>,
+    /// Of small pages into huge ones, when all pages were looked at last.
+    collapses: Option<u64>,
+    /// Of its page table: bound to this address space, also when the process executes another program.
+    pagemap: File,
+    code: CodeMap,
+    code_read: Instant,
+    opened: Instant,
+    pub pages: Pages,
+    pub mapped: Mapped,
+}
+
+impl Space {
+    /// Looks at a process for the first time.
+    ///
+    /// # Errors
+    /// It is not what the sample was taken of, or cannot be read.
+    pub fn open(
+        proc: &ProcRoot,
+        sample: &StackSample<'_>,
+        modules: &mut Modules,
+        unwinding: &mut Unwinding,
+        page_bytes: u64,
+        tables: &PageTables,
+        bases: Bases,
+    ) -> Result<Self, Unusable> {
+        let unusable = |error: &io::Error| match (error.kind(), error.raw_os_error()) {
+            (io::ErrorKind::NotFound, _) | (_, Some(libc::ESRCH)) => Unusable::Gone,
+            _ => Unusable::Unreadable,
+        };
+        let pid = sample.pid;
+        let pagemap =
+            File::open(proc.path(&format!("{pid}/pagemap"))).map_err(|error| unusable(&error))?;
+        let (code, _) = unwinding
+            .read_code(pid, modules)
+            .map_err(|error| match error {
+                HostError::Gone { .. } => Unusable::Gone,
+                _ => Unusable::Unreadable,
+            })?;
+        // Last: what was opened before belongs to the program that is there now.
+        let (start_stack, comm) = proc.program_of(pid).map_err(|_| Unusable::Gone)?;
+        if sample.start_stack.is_some() && start_stack != sample.start_stack {
+            return Err(Unusable::Gone);
+        }
+        let now = Instant::now();
+        Ok(Self {
+            pid,
+            comm,
+            cgroup_id: sample.cgroup_id,
+            sampled_at: now,
+            ended: None,
+            start_stack: sample.start_stack,
+            collapses: None,
+            pagemap,
+            code,
+            code_read: now,
+            opened: now,
+            pages: Pages::new(page_bytes, tables.huge_pages(), bases),
+            mapped: Mapped::default(),
+        })
+    }
+
+    /// Whether a sample with the same `mm` is of this program, and not of one that came later.
+    pub fn is_of(&self, sample: &StackSample<'_>) -> bool {
+        self.start_stack == sample.start_stack
+    }
+
+    /// The call path of a sample.
+    pub fn unwind(
+        &mut self,
+        sample: &StackSample<'_>,
+        modules: &mut Modules,
+        unwinding: &mut Unwinding,
+    ) -> CallPath {
+        let path = unwinding.unwind(&self.code, sample);
+        let young = self.opened.elapsed() / 2;
+        let damaged = self.code.is_damaged();
+        if !damaged
+            && (path.root != Root::Lost || self.code_read.elapsed() < young.min(REREAD_AFTER))
+        {
+            return path;
+        }
+        // A library may have been loaded since.
+        self.code_read = Instant::now();
+        match unwinding.read_code(self.pid, modules) {
+            Ok((code, _)) => {
+                self.code = code;
+                unwinding.unwind(&self.code, sample)
+            }
+            // Zeros stood in for tables: who called is not known.
+            Err(_) if damaged => CallPath {
+                places: path.places.into_iter().take(1).collect(),
+                root: Root::Lost,
+            },
+            Err(_) => path,
+        }
+    }
+
+    /// Remembers a sample. `true`: this address space refers to the call path for the first time.
+    pub fn remember(
+        &mut self,
+        sample: &StackSample<'_>,
+        path: CallPathId,
+        page: PageOfSample,
+        tables: &PageTables,
+    ) -> bool {
+        self.cgroup_id = sample.cgroup_id;
+        self.sampled_at = Instant::now();
+        match sample.touched {
+            Touched::Page { protected } => {
+                let is_new = self.pages.touch(&Touch {
+                    page: page.number,
+                    path,
+                    at_ns: sample.boot_ns,
+                    lot: page.lot,
+                    shift: sample.shift,
+                    boost: page.boost,
+                    protected,
+                });
+                if self.pages.is_unseen(page.number) {
+                    self.look_at(page.number, tables);
+                }
+                is_new
+            }
+            Touched::Mmap { bytes } | Touched::Brk { bytes } => {
+                if self.mapped.len() >= MOST_MAPPINGS {
+                    self.mapped.forget_half();
+                }
+                self.mapped.map(
+                    sample.address,
+                    bytes,
+                    page.bytes,
+                    sample.shift,
+                    path,
+                    sample.boot_ns,
+                )
+            }
+        }
+    }
+
+    /// Looks at pages: those that are new, or `all`. `false`: the page table is not readable.
+    /// `collapses`: of small pages into huge ones, by the machine since its start.
+    pub fn verify_pages(
+        &mut self,
+        proc: &ProcRoot,
+        tables: &PageTables,
+        all: bool,
+        collapses: Option<u64>,
+    ) -> bool {
+        let pages = self.pages.to_verify(all);
+        if pages.is_empty() || self.ended.is_some() {
+            return true;
+        }
+        let Ok(found) = tables.look(&self.pagemap, &pages) else {
+            return false;
+        };
+        let all_gone = found.iter().all(|residency| *residency == Residency::Gone);
+        if all_gone && self.has_ended(proc) {
+            self.ended = Some(Instant::now());
+            return true;
+        }
+        let collapsed = collapses.is_none() || collapses != self.collapses;
+        for (asked, residency) in pages.iter().zip(found) {
+            self.pages.verified(asked.page, residency, collapsed);
+        }
+        if all {
+            self.collapses = collapses;
+        }
+        true
+    }
+
+    /// Looks at a page that was just touched: what it came with shows best now. One that is not there
+    /// may still come.
+    fn look_at(&mut self, page: u64, tables: &PageTables) {
+        let asked = Asked { page, folio: None };
+        if let Ok(found) = tables.look(&self.pagemap, &[asked])
+            && let Some(residency @ Residency::Resident { .. }) = found.first().copied()
+        {
+            self.pages.verified(page, residency, true);
+        }
+    }
+
+    /// Whether the process is gone, or has become another program.
+    pub fn has_ended(&self, proc: &ProcRoot) -> bool {
+        match proc.program_of(self.pid) {
+            Ok((start_stack, _)) => self.start_stack.is_some() && start_stack != self.start_stack,
+            Err(HostError::Gone { .. }) => true,
+            Err(_) => false,
+        }
+    }
+
+    /// Whether the process lives on as another program.
+    pub fn is_replaced(&self, proc: &ProcRoot) -> bool {
+        let now = proc.program_of(self.pid).ok().and_then(|(start, _)| start);
+        now.is_some() && self.start_stack.is_some() && now != self.start_stack
+    }
+
+    /// Looks at what is still mapped.
+    pub fn verify_mappings(&mut self, proc: &ProcRoot, buffer: &mut Vec<u8>) {
+        if self.mapped.is_empty() || self.ended.is_some() {
+            return;
+        }
+        match proc.mappings(self.pid, buffer) {
+            Ok(mappings) => {
+                let ranges: Vec<_> = mappings
+                    .into_iter()
+                    .filter(|mapping| mapping.private && mapping.writable && mapping.inode == 0)
+                    .map(|Mapping { range, .. }| range)
+                    .collect();
+                self.mapped.verified(&ranges);
+            }
+            Err(HostError::Gone { .. }) => self.mapped.verified(&[]),
+            Err(_) => {}
+        }
+    }
+
+    /// Call paths that this address space refers to, once for pages and once for mappings.
+    pub fn paths(&self) -> impl Iterator<Item = CallPathId> + '_ {
+        self.pages.paths().chain(self.mapped.paths())
+    }
+
+    /// How many pages and mappings went with the call path.
+    pub fn forget(&mut self, path: CallPathId) -> usize {
+        self.pages.forget(path) + self.mapped.forget(path)
+    }
+
+    /// Everything by kind and call path.
+    pub fn by_path(&self) -> impl Iterator<Item = (Kind, CallPathId, PathPages)> + use<> {
+        let tell = |kind, paths: HashMap<CallPathId, PathPages>| {
+            paths
+                .into_iter()
+                .map(move |(path, pages)| (kind, path, pages))
+        };
+        tell(Kind::Resident, self.pages.by_path()).chain(tell(
+            Kind::Mapped,
+            self.mapped.by_path(self.pages.base_ns()),
+        ))
+    }
+}
+
+/// What a sampled address is in pages.
+#[derive(Debug, Clone, Copy)]
+pub struct PageOfSample {
+    pub number: u64,
+    pub bytes: u64,
+    pub lot: u64,
+    pub boost: u32,
+}
