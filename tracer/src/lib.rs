@@ -16,6 +16,7 @@
 pub mod agent;
 pub mod analysis;
 pub mod analyze;
+pub mod api;
 pub mod cli;
 pub mod doctor;
 pub mod export;

@@ -1,7 +1,7 @@
 //! What outputs get when a verdict changes: the `leak` line and the log event. Types and their making.
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     analysis::{Considered, Estimate, Evidence, NearLimit, Signal, State, Verdict},
@@ -13,7 +13,7 @@ use crate::{
 use super::Moment;
 
 /// A change that operators are told of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrowthEvent {
     Suspected,
@@ -24,7 +24,7 @@ pub enum GrowthEvent {
 }
 
 /// A process and what it grew.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GrowthShare {
     pub pid: u32,
     /// Escaped for display.
@@ -39,7 +39,7 @@ pub struct GrowthShare {
 }
 
 /// One change of the verdict on a cgroup, or of its nearness to its limit.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct GrowthChange {
     pub time: Timestamp,
     pub cgroup: String,
