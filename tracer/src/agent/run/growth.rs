@@ -158,17 +158,20 @@ impl Judging {
 }
 
 fn boot_ms() -> i64 {
-    i64::try_from(clock::boot_time().as_millis()).unwrap_or(i64::MAX)
+    milliseconds(clock::boot_time())
 }
 
 /// Unix milliseconds of the moment at which the boot clock was 0.
 fn wall_offset_ms() -> i64 {
-    let wall = SystemTime::now()
+    let (boot, wall) = clock::both();
+    let wall = wall
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
-    i64::try_from(wall.as_millis())
-        .unwrap_or(i64::MAX)
-        .saturating_sub(boot_ms())
+    milliseconds(wall).saturating_sub(milliseconds(boot))
+}
+
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 impl Agent {
