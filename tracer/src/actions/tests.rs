@@ -214,3 +214,46 @@ fn the_line_is_what_the_json_output_prints() {
     assert_eq!(line["type"], "oom_incident");
     assert_eq!(line["victims"][0]["pid"], 4711);
 }
+
+#[test]
+fn a_change_of_a_verdict_is_told_with_what_is_known_of_it() {
+    let change: crate::growth::GrowthChange = serde_json::from_value(serde_json::json!({
+        "time": "2026-11-21T07:42:00Z", "cgroup": "/app", "cgroup_id": 9, "names": null,
+        "event": "confirmed", "from": null, "near_limit_changed_to": null,
+        "state": "confirmed", "state_since": null, "signal": null,
+        "rate_bytes_per_hour": {"low": 1.0, "mid": 1048576.4, "high": null},
+        "since": null, "since_uncertainty_s": null, "time_to_limit_s": null,
+        "limit_bytes": null, "limit_cgroup": null, "usage_bytes": 4096, "near_limit": null,
+        "evidence": null, "considered": [],
+        "processes": [{"pid": 12, "comm": "java", "growth_bytes": 1, "share": 1.0,
+                       "rss_anon_bytes": 1, "over_s": 1.0}],
+        "stacks": [],
+    }))
+    .unwrap();
+    let facts = Facts::of_growth(&change, None).unwrap();
+    assert_eq!(facts.trigger.name(), "leak_confirmed");
+    let told: Vec<(String, &str)> = facts.environment().collect();
+    let told: Vec<(&str, &str)> = told
+        .iter()
+        .map(|(name, value)| (name.as_str(), *value))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("MEMTRACE_EVENT", "leak_confirmed"),
+            ("MEMTRACE_TIME", "2026-11-21T07:42:00Z"),
+            ("MEMTRACE_CGROUP", "/app"),
+            ("MEMTRACE_CGROUP_ID", "9"),
+            ("MEMTRACE_PID", "12"),
+            ("MEMTRACE_COMM", "java"),
+            ("MEMTRACE_USAGE_BYTES", "4096"),
+            ("MEMTRACE_RATE_BYTES_PER_HOUR", "1048576"),
+        ],
+        "what is unknown is absent"
+    );
+    let on_the_way = crate::growth::GrowthChange {
+        event: None,
+        ..change
+    };
+    assert!(Facts::of_growth(&on_the_way, None).is_none());
+}

@@ -34,7 +34,7 @@ impl Problem {
 pub enum ConfigError {
     #[error(
         "{}: cannot be read: {cause}\n  \
-         it was asked for by --config or MEMTRACE_CONFIG: name another file, or none", shown(.path)
+         make it readable, or name another file, or none, by --config or MEMTRACE_CONFIG", shown(.path)
     )]
     Unreadable { path: PathBuf, cause: io::Error },
     #[error("{}: larger than {most} bytes: no configuration is that long", shown(.path))]
@@ -47,7 +47,7 @@ pub enum ConfigError {
         shown(.path), shown(.path), shown(.path)
     )]
     NotTrusted { path: PathBuf, why: String },
-    #[error("{}", Listed(.path, .problems))]
+    #[error("the configuration cannot be used:\n{}", Listed(.path, .problems))]
     Wrong {
         path: PathBuf,
         problems: Vec<Problem>,
