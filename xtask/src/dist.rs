@@ -88,7 +88,11 @@ fn fill(workspace: &Workspace, binary: &Path, root: &Path) -> Result<()> {
     copy(&systemd.join("memtrace.default"), &defaults, 0o640)?;
     // It may come to hold tokens.
     let config = root.join("etc/memtrace/memtrace.toml");
-    copy(&workspace.root().join("deploy/memtrace.toml"), &config, 0o640)?;
+    copy(
+        &workspace.root().join("deploy/memtrace.toml"),
+        &config,
+        0o640,
+    )?;
     let readme = root.join("usr/share/doc/memtrace/README.md");
     copy(&workspace.root().join("README.md"), &readme, 0o644)?;
     for (shell, path) in COMPLETIONS {

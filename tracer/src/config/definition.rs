@@ -2,7 +2,11 @@
 //!
 //! Owns how a flag becomes a key and what values it takes. There is no second list: a new flag is a new key.
 
-use clap::{Arg, ArgAction, Args as _, Command, error::ContextKind, error::ContextValue};
+use clap::{
+    Arg, ArgAction, Args as _, Command,
+    builder::Resettable,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::{cli::RunArgs, export::otlp::OtlpFlags};
 
@@ -103,14 +107,19 @@ impl Key {
     /// # Errors
     /// What is expected; never the value itself where that is secret.
     pub fn check(&self, value: &str) -> Result<(), String> {
-        let command = Command::new("run")
-            .no_binary_name(true)
-            .disable_help_flag(true)
-            .arg(self.arg.clone());
+        // Beside the others, on which it may depend, but not with what their variables say.
+        let command = command().mut_args(|arg| arg.env(Resettable::Reset));
         let argument = format!("--{}={value}", self.flag);
         let Err(error) = command.try_get_matches_from([argument]) else {
             return Ok(());
         };
+        // Of all options together, not of this value.
+        if matches!(
+            error.kind(),
+            ErrorKind::MissingRequiredArgument | ErrorKind::ArgumentConflict
+        ) {
+            return Ok(());
+        }
         let possible = error.get(ContextKind::ValidValue);
         if let Some(ContextValue::Strings(possible)) = possible {
             return Err(format!("write one of {}", possible.join(", ")));

@@ -117,27 +117,29 @@ fn wrapped(help: &str) -> Vec<String> {
     lines
 }
 
+/// The keys of the example as somebody sets them who tries them all, a line each.
+#[cfg(test)]
+pub fn uncommented() -> Vec<String> {
+    let keys = definition::keys();
+    let is_key = |line: &&str| {
+        line.split_once(" = ")
+            .is_some_and(|(name, _)| keys.iter().any(|key| key.name == name))
+    };
+    let text = text();
+    let before_events = text.split("\n#[[on_event]]").next().unwrap_or_default();
+    let lines = before_events.lines();
+    let set = lines
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(is_key);
+    set.map(|line| format!("{line}\n")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::parse;
 
     const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/memtrace.toml");
-
-    /// The example with its keys set, as somebody would who tries them all.
-    fn uncommented() -> String {
-        let keys = definition::keys();
-        let is_key = |line: &&str| {
-            line.strip_prefix('#').is_some_and(|line| {
-                let name = line.split_once(" = ").map(|(name, _)| name);
-                name.is_some_and(|name| keys.iter().any(|key| key.name == name))
-            })
-        };
-        let text = text();
-        let before_events = text.split("\n#[[on_event]]").next().unwrap();
-        let set = before_events.lines().filter(is_key);
-        set.map(|line| format!("{}\n", &line[1..])).collect()
-    }
 
     #[test]
     fn the_example_under_deploy_is_up_to_date() {
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn every_flag_of_run_is_in_the_example_and_its_value_can_be_set() {
         let keys = definition::keys();
-        let text = uncommented();
+        let text = uncommented().concat();
         let problems = parse::parse(&text, &keys);
         let settings = problems.unwrap_or_else(|problems| {
             panic!("give the key a row in WITHOUT_DEFAULT: {problems:#?}\n{text}")

@@ -123,7 +123,9 @@ impl CommandLine {
         match &self.file {
             Some(none) if none.as_os_str() == "none" => None,
             Some(asked) => Some(asked.clone()),
-            None => Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists()),
+            None => {
+                Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.try_exists().unwrap_or(true))
+            }
         }
     }
 

@@ -45,6 +45,31 @@ fn a_flag_beats_the_file_and_the_file_the_default() {
 }
 
 #[test]
+fn every_flag_of_run_is_set_by_its_key() {
+    let lines = crate::config::example::uncommented();
+    assert_eq!(lines.len(), definition::keys().len());
+    for line in lines {
+        let line = line.replace("= false", "= true");
+        // Nothing is sent without an endpoint.
+        if line.starts_with("otlp_profiles") {
+            continue;
+        }
+        let (key, value) = line.split_once(" = ").unwrap();
+        let layers = layers(&[], &line, &[]);
+        let (values, origin) = effective(&layers, key);
+        assert_eq!(origin, Origin::File { line: 1 }, "{line}");
+        assert!(!values.is_empty(), "{line}");
+        let bare = |text: &str| text.replace(['"', '[', ']', ' ', '{', '}', '\n'], "");
+        let told: Vec<&str> = values.iter().map(String::as_str).collect();
+        let mut told: Vec<String> = told.iter().map(|value| bare(value)).collect();
+        let mut written: Vec<String> = bare(value).split(',').map(str::to_owned).collect();
+        told.sort();
+        written.sort();
+        assert_eq!(told, written, "{line}");
+    }
+}
+
+#[test]
 fn flags_without_a_value_and_tables_come_from_the_file() {
     let file = "no_command_lines = true\nleaks = false\nstacks = true\n[threshold]\nyoung = 5\n";
     let layers = layers(&[], file, &[]);
