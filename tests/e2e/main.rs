@@ -5,6 +5,7 @@
 
 mod analyze;
 mod cli;
+mod config;
 mod effective_limit;
 mod fault;
 mod heap;

@@ -6,7 +6,9 @@ use globset::GlobMatcher;
 use thiserror::Error;
 
 use crate::{
+    actions::Rule,
     analysis::Thresholds,
+    config::reload::Reloader,
     export::{otlp::OtlpConfig, prometheus::ListenError},
     host::HostError,
     identity::{options::NamingConfig, sources::SourcesError},
@@ -27,7 +29,6 @@ pub enum Output {
 }
 
 /// What to trace and where to tell it.
-#[derive(Debug)]
 pub struct Config {
     pub output: Output,
     pub interval: Duration,
@@ -49,6 +50,10 @@ pub struct Config {
     pub naming: NamingConfig,
     /// Where HTTP requests are answered; `None`: nowhere.
     pub listen: Option<SocketAddr>,
+    /// Which events run which commands.
+    pub rules: Vec<Rule>,
+    /// Reads the configuration again; `None`: there is none to read.
+    pub reloader: Option<Reloader>,
 }
 
 /// memtrace cannot run.

@@ -1,5 +1,6 @@
 //! The loop: OOM records before all else, until a signal, the duration or a closed output ends it.
 
+mod actions;
 mod asked;
 mod claims;
 mod growth;
@@ -7,6 +8,7 @@ mod incidents;
 mod limits;
 mod naming;
 mod pods;
+mod reload;
 mod reports;
 mod stacks;
 mod standing;
@@ -22,6 +24,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use crate::{
+    actions::Actions,
     export::prometheus::Endpoint,
     host::{
         hierarchy::CgroupHierarchy,
@@ -46,7 +49,7 @@ use super::{
     output::Outputs,
     readings::{Done, Readings},
     running_commands,
-    signals::Signals,
+    signals::{Asked, Signals},
     stacks::Stacks,
 };
 use growth::Judging;
@@ -118,6 +121,7 @@ struct Agent {
     witness: Witness,
     /// `None`: growth is not judged.
     judging: Option<Judging>,
+    actions: Actions,
     /// `None`: pages are not sampled.
     stacks: Option<Stacks>,
     serving: Serving,
@@ -205,6 +209,7 @@ impl Agent {
                 oom: loader.serves(Family::Oom),
             },
             stacks: None,
+            actions: Actions::new(std::mem::take(&mut config.rules)),
             outputs: Outputs::new(config.output, config.cgroup.take()).map_err(RunError::Output)?,
             readings,
             cgroups: Cgroups::new(most, GRACE),
@@ -276,7 +281,10 @@ impl Agent {
             // A tick before the rings: an interval looks at them first, and a storm never holds it up.
             tokio::select! {
                 biased;
-                () = signals.any() => break,
+                asked = signals.asked() => match asked {
+                    Asked::End => break,
+                    Asked::Reload => self.reload(),
+                },
                 () = &mut end => break,
                 _ = ticks.tick() => {
                     self.interval().await?;
@@ -290,6 +298,7 @@ impl Agent {
                 update = Naming::heard(&mut self.naming) => self.hear(update)?,
                 found = Stacks::heard(&mut self.stacks) => self.found_stacks(found),
                 ask = asked::next(&mut self.endpoint) => self.answer(ask),
+                outcome = self.actions.ended() => self.tell_action(&outcome),
             }
             for record in events {
                 self.event(&record)?;
@@ -302,6 +311,7 @@ impl Agent {
     }
 
     fn stop(mut self) {
+        self.stop_actions();
         if let Some(judging) = &mut self.judging {
             judging.keep_all();
         }

@@ -99,6 +99,11 @@ impl Judging {
         }
     }
 
+    /// Judges by these from now on; the scale of time stays.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        self.growth.set_thresholds(thresholds);
+    }
+
     fn moment(&self) -> Moment {
         let sample_ms = boot_ms().saturating_add(self.offset_ms);
         Moment {
@@ -195,6 +200,7 @@ impl Agent {
             }
             let change = self.with_stacks(change);
             self.outputs.leak(&change).map_err(RunError::Output)?;
+            self.act_on_growth(&change);
             if let Some(otlp) = self.otlp.as_ref().filter(|_| change.event.is_some()) {
                 otlp.event(Event::Growth(Arc::new(change)));
             }

@@ -306,6 +306,7 @@ impl Agent {
         if let Some(otlp) = &self.otlp {
             otlp.event(Event::Incident(Arc::clone(incident)));
         }
+        self.act_on_incident(incident);
         self.outputs.incident(incident).map_err(RunError::Output)
     }
 

@@ -83,6 +83,7 @@ impl Agent {
         losses.extend(self.witness.losses());
         losses.extend(self.judging.iter().flat_map(Judging::losses));
         losses.extend(self.stacks.iter().flat_map(Stacks::losses));
+        losses.extend(self.actions.losses());
         if let Some(otlp) = &self.otlp {
             losses.extend(otlp.losses());
         }
