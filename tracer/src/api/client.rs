@@ -315,3 +315,7 @@ impl Blocking {
         self.runtime.block_on(self.client.flamegraph(id))
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -11,6 +11,10 @@
 
 mod answer;
 pub mod client;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod hostile_tests;
 pub mod query;
 pub mod records;
 mod route;
