@@ -19,7 +19,8 @@ use tokio::net::UnixStream;
 use crate::host::escape;
 
 use super::{
-    query::{CgroupQuery, IncidentQuery, LeakQuery, TimelineQuery, target},
+    parameters::target,
+    query::{CgroupQuery, IncidentQuery, LeakQuery, TimelineQuery},
     records::{
         AgentRecord, CgroupDetails, CgroupRow, IncidentRecord, LeakRecord, Listed, Timeline,
     },
