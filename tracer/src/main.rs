@@ -9,8 +9,9 @@ use std::{
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 use memtrace::{
-    agent::{self, Config, Output, RunError},
+    agent::{self, ApiAt, Config, Output, RunError},
     analyze::{self, AnalyzeArgs, Outcome},
+    api::records::DEFAULT_SOCKET,
     cli::{Cli, Command, DoctorArgs, OomArgs, OutputArg, Switch},
     config::{self, CommandLine, ConfigArgs, reload::Reloader},
     doctor,
@@ -176,6 +177,9 @@ fn run(line: CommandLine) -> ExitCode {
         listen: args.listen,
         rules: layers.rules,
         reloader: Some(reloader),
+        api: args
+            .api_socket
+            .unwrap_or_else(|| ApiAt::Usual(DEFAULT_SOCKET.into())),
     };
     trace(config)
 }
@@ -219,6 +223,8 @@ fn oom(args: OomArgs) -> ExitCode {
         listen: None,
         rules: Vec::new(),
         reloader: None,
+        // The agent that runs as a service answers.
+        api: ApiAt::Nowhere,
     })
 }
 

@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::{
     actions::Rule,
     analysis::Thresholds,
+    api::server::ApiError,
     config::reload::Reloader,
     export::{otlp::OtlpConfig, prometheus::ListenError},
     host::HostError,
@@ -54,6 +55,17 @@ pub struct Config {
     pub rules: Vec<Rule>,
     /// Reads the configuration again; `None`: there is none to read.
     pub reloader: Option<Reloader>,
+    pub api: ApiAt,
+}
+
+/// Where other programs of this host are answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiAt {
+    /// There, or not at all.
+    Usual(PathBuf),
+    /// Nowhere else: without it the agent does not start.
+    Only(PathBuf),
+    Nowhere,
 }
 
 /// memtrace cannot run.
@@ -73,6 +85,8 @@ pub enum RunError {
     Names(#[from] SourcesError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Api(#[from] ApiError),
     #[error("cannot write the output: {0}")]
     Output(io::Error),
     #[error("no thread can be started: {0}")]

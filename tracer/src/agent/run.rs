@@ -3,6 +3,8 @@
 mod actions;
 mod asked;
 mod claims;
+mod counting;
+mod details;
 mod growth;
 mod incidents;
 mod limits;
@@ -10,9 +12,11 @@ mod naming;
 mod pods;
 mod reload;
 mod reports;
+mod rows;
 mod stacks;
 mod standing;
 mod telling;
+mod timelines;
 mod witness;
 
 use std::{
@@ -25,6 +29,7 @@ use tokio::time::{MissedTickBehavior, interval_at};
 
 use crate::{
     actions::Actions,
+    api::server::ApiServer,
     export::prometheus::Endpoint,
     host::{
         hierarchy::CgroupHierarchy,
@@ -33,12 +38,12 @@ use crate::{
     identity::facts::KnownPlace,
     loader::{Loader, catalog::Family, counts::Counts, ring::Ring},
     model::{
-        cgroup::{Counted, Serving},
+        cgroup::Serving,
         cgroups::Cgroups,
         processes::{Beginning, Processes},
         snapshot::{HostReading, MemoryReading},
     },
-    probes::{heap, lifecycle, lifecycle::LifecycleEvent, reclaim},
+    probes::{lifecycle, lifecycle::LifecycleEvent},
     store::{StateLock, Store, StoreLimits},
 };
 
@@ -61,10 +66,6 @@ use witness::{KillsBefore, Witness, read_since};
 
 /// Removed cgroups are kept this long: two scrapes a minute apart still see their last numbers.
 const GRACE: Duration = Duration::from_secs(130);
-/// All cgroups are looked for this often, in case an event was lost.
-const REDISCOVER: Duration = Duration::from_secs(60);
-/// Counts of unknown cgroups call for a search, at most this often.
-const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
 /// So many cgroups forgotten at once are worth asking the allocator for their memory.
 const MANY_EVICTED: usize = 256;
 /// Time that a reader has for the last lines.
@@ -114,6 +115,8 @@ struct Agent {
     otlp: Option<OtlpExport>,
     /// `None`: nobody can ask.
     endpoint: Option<Endpoint>,
+    /// `None`: no other program of this host can ask.
+    api: Option<ApiServer>,
     naming: Naming,
     reports: Reports,
     limit_pace: limits::Pace,
@@ -127,6 +130,8 @@ struct Agent {
     serving: Serving,
     /// As of the last interval.
     host: HostReading,
+    /// When the last interval ended.
+    read_at: SystemTime,
     started: SystemTime,
     clock: Instant,
     rediscovered: Instant,
@@ -186,6 +191,7 @@ impl Agent {
             )?),
             None => None,
         };
+        let api = asked::api(&config.api, config.state_dir.clone())?;
         let readings = Readings::new(hierarchy, most);
         let store = match &config.state_dir {
             Some(directory) => Some(Store::open(directory, StoreLimits::default())?),
@@ -216,6 +222,7 @@ impl Agent {
             processes: Processes::new(config.interval, beginning()),
             proc: ProcRoot::default(),
             host: HostReading::default(),
+            read_at: SystemTime::now(),
             started: SystemTime::now(),
             clock: Instant::now(),
             rediscovered: Instant::now(),
@@ -231,6 +238,7 @@ impl Agent {
             event_ring,
             otlp,
             endpoint,
+            api,
             _state_lock: state_lock,
         };
         agent.start_stacks()?;
@@ -299,6 +307,7 @@ impl Agent {
                 found = Stacks::heard(&mut self.stacks) => self.found_stacks(found),
                 ask = asked::next(&mut self.endpoint) => self.answer(ask),
                 outcome = self.actions.ended() => self.tell_action(&outcome),
+                ask = asked::next_of_api(&mut self.api) => self.answer_api(ask),
             }
             for record in events {
                 self.event(&record)?;
@@ -367,13 +376,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Looks for all cgroups; gives how many there is no room for.
-    fn rediscover(&mut self) -> u64 {
-        self.rediscovered = Instant::now();
-        self.readings
-            .rediscover(&mut self.cgroups, self.started, self.clock.elapsed())
-    }
-
     /// Reads everything, closes the interval, tells it.
     async fn interval(&mut self) -> Result<(), RunError> {
         self.drain_events()?;
@@ -417,6 +419,7 @@ impl Agent {
         }
 
         self.host = host;
+        self.read_at = SystemTime::now();
         self.follow_names()?;
         self.tell_interval(host)?;
         if let Some(endpoint) = &self.endpoint {
@@ -440,59 +443,6 @@ impl Agent {
             self.forget_files(id)?;
         }
         Ok(done.in_full)
-    }
-
-    /// Without the lifecycle probes every cgroup has to be looked for.
-    fn rediscover_after(&mut self) -> Duration {
-        let drops = self
-            .counts
-            .drops()
-            .iter()
-            .filter(|(cause, _)| *cause == "event_ring_full")
-            .map(|(_, count)| *count)
-            .sum();
-        if drops != self.event_drops {
-            self.event_drops = drops;
-            return Duration::ZERO;
-        }
-        if self.serving.lifecycle {
-            REDISCOVER
-        } else {
-            Duration::ZERO
-        }
-    }
-
-    /// Takes in the BPF totals; gives the cgroups in which something happened.
-    fn count(&mut self) -> HashSet<u64> {
-        let mut active = HashSet::new();
-        let mut unknown = Vec::new();
-        for (id, counts) in self.counts.cgroups() {
-            let counted = Counted {
-                heap: heap::totals(&counts.heap),
-                lifecycle: lifecycle::totals(&counts.lifecycle, self.page_size),
-                sampled_faults: counts.heap.sampled_faults,
-            };
-            match self.cgroups.counted(id, counted) {
-                Some(true) => {
-                    active.insert(id);
-                }
-                Some(false) => {}
-                None => unknown.push(id),
-            }
-        }
-        for (id, counts) in self.counts.reclaim() {
-            self.cgroups.reclaimed(id, reclaim::totals(&counts));
-        }
-        if !unknown.is_empty() && self.rediscovered.elapsed() >= UNKNOWN_AFTER {
-            self.rediscover();
-            // Ids that no cgroup has are leftovers of removed ones.
-            for id in unknown {
-                if self.cgroups.get(id).is_none() {
-                    self.counts.forget_cgroup(id);
-                }
-            }
-        }
-        active
     }
 
     fn warn_of_missing_probes(&self) {
