@@ -82,6 +82,7 @@ impl Agent {
         losses.extend(self.incidents.losses());
         losses.extend(self.witness.losses());
         losses.extend(self.judging.iter().flat_map(Judging::losses));
+        losses.extend(self.chronicle.losses());
         losses.extend(self.stacks.iter().flat_map(Stacks::losses));
         if let Some(otlp) = &self.otlp {
             losses.extend(otlp.losses());
