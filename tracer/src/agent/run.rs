@@ -492,20 +492,4 @@ impl Agent {
         }
         active
     }
-
-    fn warn_of_missing_probes(&self) {
-        let missing: Vec<&str> = self
-            .loader
-            .verdicts
-            .iter()
-            .filter(|verdict| verdict.attached.is_none() && verdict.essential)
-            .map(|verdict| verdict.probe)
-            .collect();
-        if !missing.is_empty() {
-            log::warn!(
-                "no events of {} on this host; `memtrace doctor` says why",
-                missing.join(", ")
-            );
-        }
-    }
 }

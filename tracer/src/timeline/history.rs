@@ -11,10 +11,10 @@ use crate::{
 };
 
 use super::{
-    Ticks,
     limits::Limits,
     marks::{KeptMark, Marks},
     ring::{Cell, Ring},
+    ticks::Ticks,
     unix,
 };
 
@@ -155,13 +155,7 @@ impl History {
     }
 
     /// The history as it is told, with `agents`: the marks of memtrace itself.
-    pub(super) fn record(
-        &self,
-        ticks: &Ticks,
-        interval_ms: i64,
-        agents: &Marks,
-        now: Moment,
-    ) -> Timeline {
+    pub fn record(&self, ticks: &Ticks, interval_ms: i64, agents: &Marks, now: Moment) -> Timeline {
         let (now_ms, to_unix_ms) = (now.sample_ms, now.to_unix_ms);
         let end_ms = self.gone_ms.unwrap_or(now_ms);
         let point = |time_ms: i64, cell: Cell| {
@@ -190,7 +184,15 @@ impl History {
         let lived = self.first_seen_ms..=end_ms;
         let agents = agents.iter().filter(|mark| lived.contains(&mark.time_ms));
         let mut marks: Vec<&KeptMark> = self.marks.iter().chain(agents).collect();
-        marks.sort_by_key(|mark| mark.time_ms);
+        // Of the same moment: a restart of memtrace explains what follows it.
+        marks.sort_by_key(|mark| {
+            let rank = match mark.kind {
+                MarkKind::Started => 0,
+                MarkKind::AgentStarted | MarkKind::AgentStopped => 1,
+                _ => 2,
+            };
+            (mark.time_ms, rank)
+        });
         Timeline {
             cgroup_id: self.cgroup_id,
             cgroup: self.cgroup.to_string(),

@@ -95,12 +95,23 @@ impl Marks {
             self.kept.reserve_exact((self.kept.len() / 2).max(2));
         }
         self.kept.insert(at, mark);
-        self.shrink_to(MOST);
+        self.forget_beyond(MOST);
+    }
+
+    /// Forgets down to `most` and gives back the room; says how many bytes that was.
+    pub fn shrink_to(&mut self, most: usize) -> usize {
+        if self.kept.len() <= most {
+            return 0;
+        }
+        let before = self.held_bytes();
+        self.forget_beyond(most);
+        self.kept.shrink_to_fit();
+        before.saturating_sub(self.held_bytes())
     }
 
     /// Forgets the oldest of the kind that has most, until `most` are left: what happens all the time
     /// does not drive out what happened once.
-    pub fn shrink_to(&mut self, most: usize) {
+    fn forget_beyond(&mut self, most: usize) {
         while self.kept.len() > most {
             let count = |kind| self.kept.iter().filter(|kept| kept.kind == kind).count();
             let oldest_of_most = (0..self.kept.len())

@@ -7,41 +7,46 @@
 //! - `limits`, `marks`: the limits that a cgroup had, and what happened to it.
 //! - `history`: all of one cgroup, and how it is told.
 //! - `gone`: histories of cgroups that are gone, and who goes on with one.
-//! - `kept`: what is kept across restarts.
+//! - `ticks`: when the last intervals ended.
+//! - `told`: timelines, sparklines, sizes.
+//! - `kept`, `restart`: what is kept across restarts, and how it is read back.
 
 mod gone;
 mod history;
 mod kept;
 mod limits;
 mod marks;
+mod restart;
+#[cfg(test)]
+mod restart_tests;
 mod ring;
 #[cfg(test)]
+mod size_tests;
+#[cfg(test)]
 mod tests;
+mod ticks;
+mod told;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use jiff::Timestamp;
-use serde::Serialize;
 
 use crate::{
-    api::records::{MarkKind, Timeline},
-    export::console::duration,
+    api::records::MarkKind,
     growth::Moment,
     identity::names::Names,
     model::{cgroup::Cgroup, cgroups::Cgroups},
 };
 
 use gone::Gone;
-use history::{FINE_STEPS, History};
-use kept::Restoring;
+use history::History;
 use marks::Marks;
+use restart::Before;
+use ticks::Ticks;
 
 pub use kept::{Kept, Shared};
 pub use marks::KeptMark;
+pub use told::Sizes;
 
 /// Usage from which a cgroup has a history; once begun, it goes on below.
 const LEAST_BYTES: u64 = 1 << 20;
@@ -49,57 +54,9 @@ const LEAST_BYTES: u64 = 1 << 20;
 const MOST_BYTES: usize = 20_000_000;
 /// But marks may always hold this much.
 const MOST_MARK_BYTES: usize = 1 << 20;
-/// Marks of memtrace's own beginnings and ends.
-const MOST_AGENT_MARKS: usize = 16;
-/// Beyond is no number of an interval that ever was.
-const LAST_TICK: i64 = 1 << 53;
 
 fn unix(sample_ms: i64, to_unix_ms: i64) -> Timestamp {
     Timestamp::from_millisecond(sample_ms.saturating_add(to_unix_ms)).unwrap_or_default()
-}
-
-/// Ends of the last intervals by their number, on the sample clock. Numbers go on after a restart.
-#[derive(Debug, Default)]
-struct Ticks(BTreeMap<i64, i64>);
-
-impl Ticks {
-    fn put(&mut self, tick: i64, time_ms: i64) {
-        self.0.insert(tick, time_ms);
-        while self.0.len() > usize::from(FINE_STEPS) {
-            self.0.pop_first();
-        }
-    }
-
-    fn latest(&self) -> Option<i64> {
-        self.0.last_key_value().map(|(tick, _)| *tick)
-    }
-
-    fn time_ms(&self, tick: i64) -> Option<i64> {
-        self.0.get(&tick).copied()
-    }
-}
-
-/// What was read of an earlier agent.
-#[derive(Debug, Clone, Copy)]
-struct Before {
-    /// Since it wrote last; `None`: its clock was ahead.
-    absent_ms: Option<i64>,
-    same_boot: bool,
-}
-
-/// How much is held, and what was forgotten.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Sizes {
-    /// Histories of cgroups that live, and of those that are gone.
-    pub cgroups: usize,
-    pub gone: usize,
-    pub state_bytes: usize,
-    /// Histories for which there was no room.
-    pub forgotten: u64,
-    /// Marks of the histories that are held that gave way to newer ones.
-    pub marks_forgotten: u64,
-    /// Marks of cgroups that are not known any more.
-    pub marks_without_cgroup: u64,
 }
 
 /// Where a history is.
@@ -146,101 +103,6 @@ impl Timelines {
             is_first: true,
             marks_without_cgroup: 0,
         }
-    }
-
-    /// Tells the layout of what is kept from any other.
-    pub fn layout() -> impl Serialize {
-        kept::layout()
-    }
-
-    /// Takes in what an earlier agent kept. `same_boot`: ids of cgroups are those of this boot.
-    pub fn restore(&mut self, shared: Shared, kept: Vec<Kept>, same_boot: bool, now: Moment) {
-        // A clock that was set back: what it wrote ends now.
-        let shift_ms = shared.written_ms.saturating_sub(now.sample_ms).max(0);
-        let absent_ms = (shift_ms == 0).then(|| now.sample_ms.saturating_sub(shared.written_ms));
-        if self
-            .before
-            .is_none_or(|before| same_boot && !before.same_boot || absent_ms < before.absent_ms)
-        {
-            self.before = Some(Before {
-                absent_ms,
-                same_boot,
-            });
-        }
-        let agents = shared.agents.restored(shift_ms, now.sample_ms);
-        let time_ms = |marks: &Marks| marks.last().map(|mark| mark.time_ms);
-        if time_ms(&agents) > time_ms(&self.agents) {
-            self.agents = agents;
-            self.agents.shrink_to(MOST_AGENT_MARKS);
-        }
-        let same_interval = shared.interval_ms == self.interval_ms;
-        for (tick, time_ms) in shared.ticks {
-            let time_ms = time_ms.saturating_sub(shift_ms);
-            if same_interval && (0..LAST_TICK).contains(&tick) && time_ms <= now.sample_ms {
-                self.ticks.put(tick, time_ms);
-            }
-        }
-        let how = Restoring {
-            now,
-            same_boot,
-            shift_ms,
-            latest_tick: self.ticks.latest().filter(|_| same_interval),
-        };
-        for kept in kept {
-            if self.gone.len() < self.most {
-                self.gone.put(Box::new(kept.restore(&how)));
-            } else {
-                self.gone.forgotten += 1;
-            }
-        }
-        self.now = now;
-    }
-
-    /// This agent begins: says for how long nothing was seen, where there was one before.
-    pub fn began(&mut self, now: Moment) {
-        self.now = now;
-        let Some(before) = self.before else {
-            return;
-        };
-        let mut text = "memtrace started again".to_owned();
-        if !before.same_boot {
-            text += " after a start of the host";
-        }
-        if self.agents.last().map(|mark| mark.kind) != Some(MarkKind::AgentStopped) {
-            text += ", without having ended in order";
-        }
-        if let Some(absent_ms) = before.absent_ms {
-            let absent = duration::rough(absent_ms as f64 / 1000.0);
-            text += &format!("; nothing was seen for {absent}");
-        }
-        self.mark_agent(MarkKind::AgentStarted, &text, now);
-    }
-
-    /// This agent ends in order.
-    pub fn stopped(&mut self, now: Moment) {
-        self.mark_agent(MarkKind::AgentStopped, "memtrace stopped", now);
-    }
-
-    fn mark_agent(&mut self, kind: MarkKind, text: &str, now: Moment) {
-        self.agents.put(KeptMark::new(now.sample_ms, kind, text));
-        self.agents.shrink_to(MOST_AGENT_MARKS);
-    }
-
-    /// What to keep of all together.
-    pub fn shared(&self, now: Moment) -> Shared {
-        Shared {
-            written_ms: now.sample_ms,
-            interval_ms: self.interval_ms,
-            ticks: self.ticks.0.iter().map(|(k, v)| (*k, *v)).collect(),
-            agents: self.agents.clone(),
-        }
-    }
-
-    /// What to keep of those whose path `wanted` takes.
-    pub fn kept(&self, wanted: impl Fn(&str) -> bool) -> impl Iterator<Item = Kept> {
-        self.all()
-            .filter(move |history| wanted(&history.cgroup))
-            .map(Kept::of)
     }
 
     fn all(&self) -> impl Iterator<Item = &History> {
@@ -332,17 +194,17 @@ impl Timelines {
         if marks <= room {
             return;
         }
-        let mut most = marks::MOST;
-        let mut held = marks;
         // With room to spare, so that the next mark does not begin again.
-        while held > room / 4 * 3 && most > 1 {
+        let mut surplus = marks.saturating_sub(room / 4 * 3);
+        let mut most = marks::MOST;
+        while most > 0 {
             most = most * 3 / 4;
-            held = 0;
             let living = self.living.values_mut().map(|history| &mut **history);
             for history in living.chain(self.gone.iter_mut()) {
-                history.marks.shrink_to(most);
-                history.marks.shrink_to_fit();
-                held += history.marks.held_bytes();
+                surplus = surplus.saturating_sub(history.marks.shrink_to(most));
+                if surplus == 0 {
+                    return;
+                }
             }
         }
     }
@@ -413,69 +275,6 @@ impl Timelines {
         }
         let goes_on = self.living.iter().find(|(_, history)| history.had_id(id));
         goes_on.map(|(id, _)| Place::Living(*id))
-    }
-
-    /// Usage in the last `n` intervals, the oldest first, `None` where nothing was read; empty of a
-    /// cgroup that has no history.
-    pub fn recent_usage(&self, id: u64, n: usize) -> Vec<Option<u64>> {
-        let Some(history) = self.living.get(&id) else {
-            return Vec::new();
-        };
-        let known = self.ticks.0.len();
-        let ticks = self.ticks.0.keys().skip(known.saturating_sub(n));
-        let usage = |tick: &i64| history.fine.get(*tick)?.usage_bytes();
-        ticks.map(usage).collect()
-    }
-
-    /// The history of a cgroup that lives, or that had this id and is gone.
-    pub fn record(&self, id: u64) -> Option<Timeline> {
-        let history = match self.place(id)? {
-            Place::Living(id) => self.living.get(&id)?,
-            Place::Gone(path, id) => self.gone.get(&path, id)?,
-        };
-        Some(self.told(history))
-    }
-
-    /// Histories of which `wanted` takes path and names, those that live first, at most `limit`; and how
-    /// many more there are.
-    pub fn matching(
-        &self,
-        wanted: impl Fn(&str, &Names) -> bool,
-        limit: usize,
-    ) -> (Vec<Timeline>, u64) {
-        let mut found: Vec<&History> = self
-            .all()
-            .filter(|history| wanted(&history.cgroup, &history.names))
-            .collect();
-        found.sort_by(|a, b| {
-            let order = |history: &History| history.gone_ms.map_or(i64::MIN, |ms| -ms);
-            (order(a), &a.cgroup).cmp(&(order(b), &b.cgroup))
-        });
-        let left_out = found.len().saturating_sub(limit) as u64;
-        let told = found.into_iter().take(limit);
-        (told.map(|history| self.told(history)).collect(), left_out)
-    }
-
-    fn told(&self, history: &History) -> Timeline {
-        history.record(&self.ticks, self.interval_ms, &self.agents, self.now)
-    }
-
-    /// Bytes that all histories hold.
-    pub fn state_bytes(&self) -> usize {
-        let histories: usize = self.all().map(History::held_bytes).sum();
-        let tables = table_bytes::<(u64, Box<History>)>(self.living.capacity());
-        size_of::<Self>() + histories + tables + self.gone.table_bytes() + self.agents.held_bytes()
-    }
-
-    pub fn sizes(&self) -> Sizes {
-        Sizes {
-            cgroups: self.living.len(),
-            gone: self.gone.len(),
-            state_bytes: self.state_bytes(),
-            forgotten: self.gone.forgotten,
-            marks_forgotten: self.all().map(|history| history.marks.forgotten).sum(),
-            marks_without_cgroup: self.marks_without_cgroup,
-        }
     }
 }
 

@@ -1,30 +1,27 @@
 //! What a history has of a cgroup that lives, goes, comes again, and is read by another agent.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Duration};
 
 use super::*;
 use crate::{
-    api::records::{Mark, Series},
+    api::records::{Series, Timeline},
     model::snapshot::{Limit, MemoryReading},
 };
 
-const MIB: u64 = 1 << 20;
-const INTERVAL_MS: i64 = 5_000;
+pub const MIB: u64 = 1 << 20;
+pub const INTERVAL_MS: i64 = 5_000;
 /// The sample clock is ahead of the wall clock: it was stepped back since.
-const STEPPED_MS: i64 = -3_600_000;
-const START_MS: i64 = 1_800_000_000_000;
+pub const STEPPED_MS: i64 = -3_600_000;
+pub const START_MS: i64 = 1_800_000_000_000;
 
 /// A host whose intervals pass as fast as they are asked for.
-struct Host {
-    cgroups: Cgroups,
-    timelines: Timelines,
-    now: Moment,
+pub struct Host {
+    pub cgroups: Cgroups,
+    pub timelines: Timelines,
+    pub now: Moment,
 }
 
-fn moment(sample_ms: i64) -> Moment {
+pub fn moment(sample_ms: i64) -> Moment {
     Moment {
         sample_ms,
         to_unix_ms: STEPPED_MS,
@@ -32,7 +29,7 @@ fn moment(sample_ms: i64) -> Moment {
 }
 
 impl Host {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut cgroups = Cgroups::new(8192, Duration::from_secs(60));
         cgroups.machine_bytes = Some(16 << 30);
         Self {
@@ -42,12 +39,12 @@ impl Host {
         }
     }
 
-    fn made(&mut self, id: u64, path: &str) {
+    pub fn made(&mut self, id: u64, path: &str) {
         let made = Path::new(path);
         assert!(self.cgroups.made(id, made, SystemTime::UNIX_EPOCH));
     }
 
-    fn named(&mut self, id: u64, pod: &str, container: &str) {
+    pub fn named(&mut self, id: u64, pod: &str, container: &str) {
         let names = Names {
             namespace: Some("shop".into()),
             pod: Some(pod.into()),
@@ -57,11 +54,11 @@ impl Host {
         self.cgroups.named(id, Arc::new(names), None);
     }
 
-    fn gone(&mut self, id: u64) {
+    pub fn gone(&mut self, id: u64) {
         self.cgroups.removed(id, Duration::from_secs(1));
     }
 
-    fn has(&mut self, id: u64, usage_bytes: u64, limit: Limit) {
+    pub fn has(&mut self, id: u64, usage_bytes: u64, limit: Limit) {
         let reading = MemoryReading {
             usage_bytes: Some(usage_bytes),
             anon_bytes: Some(usage_bytes / 2),
@@ -72,17 +69,17 @@ impl Host {
     }
 
     /// Ends an interval that took so long.
-    fn pass(&mut self, ms: i64) {
+    pub fn pass(&mut self, ms: i64) {
         self.now.sample_ms += ms;
         self.cgroups.close_interval(Duration::from_secs(1));
         self.timelines.interval(&self.cgroups, self.now);
     }
 
-    fn timeline(&self, id: u64) -> Timeline {
+    pub fn timeline(&self, id: u64) -> Timeline {
         self.timelines.record(id).unwrap()
     }
 
-    fn kinds(&self, id: u64) -> Vec<MarkKind> {
+    pub fn kinds(&self, id: u64) -> Vec<MarkKind> {
         self.timeline(id)
             .marks
             .iter()
@@ -91,7 +88,7 @@ impl Host {
     }
 
     /// Another agent reads what this one has, `ms` later; what lives goes on.
-    fn restarted(self, ms: i64, same_boot: bool) -> Self {
+    pub fn restarted(self, ms: i64, same_boot: bool) -> Self {
         let shared = self.timelines.shared(self.now);
         let kept: Vec<Kept> = self.timelines.kept(|_| true).collect();
         let bytes = postcard::to_stdvec(&(shared, kept)).unwrap();
@@ -104,15 +101,15 @@ impl Host {
     }
 }
 
-fn mark(kind: MarkKind, time_ms: i64) -> KeptMark {
+pub fn mark(kind: MarkKind, time_ms: i64) -> KeptMark {
     KeptMark::new(time_ms, kind, "text")
 }
 
-fn wall(sample_ms: i64) -> Timestamp {
+pub fn wall(sample_ms: i64) -> Timestamp {
     unix(sample_ms, STEPPED_MS)
 }
 
-fn usage(series: &Series) -> Vec<u64> {
+pub fn usage(series: &Series) -> Vec<u64> {
     series.points.iter().map(|p| p.usage_bytes / MIB).collect()
 }
 
@@ -122,7 +119,7 @@ fn each_resolution_has_the_largest_usage_of_its_steps_at_the_wall_time_of_now() 
     host.made(1, "/a");
     for interval in 0..24 * 60 * 12 {
         // One interval in each hour is high.
-        let high = if interval % 720 == 100 { 400 } else { 0 };
+        let high = if interval % 720 == 200 { 400 } else { 0 };
         host.has(1, (100 + high) * MIB, Limit::Bytes(512 * MIB));
         host.pass(INTERVAL_MS);
     }
@@ -329,132 +326,6 @@ fn growth_has_one_mark_for_each_leak_at_its_onset() {
 }
 
 #[test]
-fn another_agent_goes_on_and_says_for_how_long_nothing_was_seen() {
-    let mut host = Host::new();
-    host.made(1, "/a");
-    for interval in 0..30 {
-        host.has(1, (100 + interval) * MIB, Limit::Bytes(512 * MIB));
-        host.pass(INTERVAL_MS);
-    }
-    host.timelines.stopped(host.now);
-    let before = host.timeline(1);
-    let mut host = host.restarted(90_000, true);
-    host.made(1, "/a");
-    host.has(1, 200 * MIB, Limit::Bytes(512 * MIB));
-    host.pass(0);
-    let after = host.timeline(1);
-    assert_eq!(after.series[0].points[..30], before.series[0].points[..30]);
-    assert_eq!(after.series[0].points.len(), 31);
-    assert_eq!(after.first_seen, before.first_seen);
-    let kinds = [
-        MarkKind::Started,
-        MarkKind::AgentStopped,
-        MarkKind::AgentStarted,
-    ];
-    assert_eq!(host.kinds(1), kinds, "the same life of the same cgroup");
-    let text = &after.marks[2].text;
-    assert_eq!(text, "memtrace started again; nothing was seen for 1m30s");
-    // Killed this time, with the host.
-    let mut host = host.restarted(30_000, false);
-    host.made(1, "/b");
-    host.made(2, "/a");
-    host.pass(0);
-    let timeline = host.timeline(2);
-    let marks: Vec<&Mark> = timeline.marks.iter().rev().take(2).collect();
-    let kinds = marks.iter().map(|mark| mark.kind);
-    assert!(
-        kinds.eq([MarkKind::Restarted, MarkKind::AgentStarted]),
-        "{marks:?}"
-    );
-    assert!(
-        marks[1]
-            .text
-            .contains("after a start of the host, without having ended in order")
-    );
-    assert!(host.timelines.record(1).is_none(), "an id of another boot");
-}
-
-#[test]
-fn what_went_while_no_agent_ran_is_gone_and_what_a_busy_host_hides_is_not_taken() {
-    let mut host = Host::new();
-    host.pass(INTERVAL_MS);
-    for id in [1, 2] {
-        host.made(id, &format!("/pod/{id}"));
-        host.has(id, 100 * MIB, Limit::Unlimited);
-    }
-    host.named(1, "web-0", "app");
-    host.pass(INTERVAL_MS);
-    host.pass(INTERVAL_MS);
-    let mut host = host.restarted(60_000, true);
-    // The first lives; a new one of the same names, as anybody may make, does not take its history.
-    host.made(1, "/pod/1");
-    host.made(3, "/pod/3");
-    for id in [1, 3] {
-        host.has(id, 100 * MIB, Limit::Unlimited);
-        host.named(id, "web-0", "app");
-    }
-    host.pass(INTERVAL_MS);
-    host.pass(INTERVAL_MS);
-    assert_eq!(host.timeline(1).series[0].points.len(), 4);
-    assert_eq!(host.timeline(3).series[0].points.len(), 2);
-    let (gone, left_out) = host.timelines.matching(|path, _| path == "/pod/2", 10);
-    assert_eq!((gone.len(), left_out), (1, 0));
-    assert!(gone[0].gone.is_some());
-    assert_eq!(gone[0].marks.last().unwrap().kind, MarkKind::Gone);
-}
-
-#[test]
-fn the_clock_of_another_boot_may_have_been_ahead() {
-    let mut host = Host::new();
-    host.made(1, "/a");
-    for _ in 0..1000 {
-        host.has(1, 100 * MIB, Limit::Bytes(512 * MIB));
-        host.pass(INTERVAL_MS);
-    }
-    let mut host = host.restarted(-365 * 86_400_000, false);
-    let now = wall(host.now.sample_ms);
-    let begun = host.timelines.agents.last().unwrap().told(STEPPED_MS);
-    assert!(
-        !begun.text.contains("nothing was seen for"),
-        "that is not known"
-    );
-    host.made(2, "/a");
-    host.has(2, 100 * MIB, Limit::Bytes(512 * MIB));
-    host.pass(0);
-    let timeline = host.timeline(2);
-    for series in &timeline.series[1..] {
-        assert!(series.points.len() > 1, "what was known is kept");
-        assert!(series.points.iter().all(|point| point.time <= now));
-        let known = |p: &&crate::api::records::Point| p.effective_limit_bytes.is_some();
-        assert!(series.points.iter().filter(known).count() > 1);
-    }
-    assert!(timeline.marks.iter().all(|mark| mark.time <= now));
-}
-
-#[test]
-fn another_interval_begins_the_finest_series_anew_and_keeps_the_others() {
-    let mut host = Host::new();
-    host.made(1, "/a");
-    for _ in 0..30 {
-        host.has(1, 100 * MIB, Limit::Unlimited);
-        host.pass(INTERVAL_MS);
-    }
-    let mut shared = host.timelines.shared(host.now);
-    shared.interval_ms = 1000;
-    let kept = host.timelines.kept(|_| true).collect();
-    let now = host.now;
-    let mut host = Host::new();
-    host.now = now;
-    host.timelines.restore(shared, kept, true, now);
-    host.made(1, "/a");
-    host.has(1, 50 * MIB, Limit::Unlimited);
-    host.pass(INTERVAL_MS);
-    let timeline = host.timeline(1);
-    assert_eq!(usage(&timeline.series[0]), [50]);
-    assert!(timeline.series[1].points.len() >= 3);
-}
-
-#[test]
 fn the_longest_gone_are_forgotten_first_and_all_after_a_week() {
     let mut host = Host::new();
     for id in 1..=600 {
@@ -495,107 +366,4 @@ fn paths_that_were_cut_are_not_taken_for_one() {
     host.pass(INTERVAL_MS);
     assert_eq!(host.kinds(2), [MarkKind::Started]);
     assert!(host.timeline(1).gone.is_some());
-}
-
-#[test]
-fn marks_of_memtrace_itself_are_of_the_time_in_which_a_cgroup_lived() {
-    let mut host = Host::new();
-    host.timelines.stopped(moment(START_MS - 5));
-    host.made(1, "/a");
-    host.has(1, 2 * MIB, Limit::Unlimited);
-    host.pass(INTERVAL_MS);
-    assert_eq!(host.kinds(1), [MarkKind::Started]);
-    for restart in 0..100 {
-        host.timelines.mark_agent(
-            MarkKind::AgentStarted,
-            "x",
-            moment(START_MS + 6000 + restart),
-        );
-        assert!(
-            host.timelines
-                .mark(1, None, mark(MarkKind::Oom, START_MS + 6000 + restart))
-        );
-    }
-    host.pass(INTERVAL_MS);
-    assert_eq!(host.timeline(1).marks.len(), 64);
-}
-
-/// 5,000 histories with every ring and every list of limits full, and marks as long as they may be.
-fn full_host() -> Host {
-    let mut host = Host::new();
-    for id in 1..=5000 {
-        host.made(
-            id,
-            &format!("/kubepods.slice/pod{id}.slice/container-{id}.scope"),
-        );
-    }
-    let (mut interval, mut ms) = (0, INTERVAL_MS);
-    while interval < 700 {
-        for id in 1..=5000 {
-            if interval < 12 || interval == 0 {
-                host.has(
-                    id,
-                    (100 + interval) * MIB,
-                    Limit::Bytes((512 + interval) * MIB),
-                );
-            }
-        }
-        host.pass(ms);
-        interval += 1;
-        // A week passes in steps that fill each ring without a gap.
-        ms = match interval {
-            0..84 => 7_200_000,
-            84..330 => 600_000,
-            330..600 => 60_000,
-            _ => INTERVAL_MS,
-        };
-    }
-    host
-}
-
-#[test]
-fn five_thousand_full_histories_hold_less_than_20_mb_and_marks_give_way() {
-    let mut host = full_host();
-    let sizes = host.timelines.sizes();
-    assert_eq!(sizes.cgroups, 5000);
-    let points: usize = host.timeline(7).series.iter().map(|s| s.points.len()).sum();
-    assert_eq!(points, 60 + 120 + 144 + 84);
-    let each = sizes.state_bytes / 5000;
-    assert!((3264..4096).contains(&each), "{each} bytes");
-    let text = "x".repeat(600);
-    for id in 1..=5000 {
-        for at in 0..50 {
-            let mark = KeptMark::new(host.now.sample_ms + at, MarkKind::Oom, &text);
-            assert!(host.timelines.mark(id, None, mark));
-        }
-    }
-    host.pass(INTERVAL_MS);
-    let sizes = host.timelines.sizes();
-    assert!(sizes.state_bytes <= MOST_BYTES, "{sizes:?}");
-    assert!(sizes.marks_forgotten > 200_000);
-    assert!(host.kinds(1).contains(&MarkKind::Started) || host.timeline(1).marks_left_out > 0);
-}
-
-/// By hand: `cargo test --release -p memtrace --lib timeline::tests::cost -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement, run by hand"]
-fn cost_of_an_interval() {
-    let mut host = full_host();
-    let rounds = 100;
-    let start = Instant::now();
-    for _ in 0..rounds {
-        host.now.sample_ms += INTERVAL_MS;
-        host.timelines.interval(&host.cgroups, host.now);
-    }
-    let interval = start.elapsed() / rounds;
-    let start = Instant::now();
-    let kept: Vec<Kept> = host.timelines.kept(|_| true).collect();
-    let shared = host.timelines.shared(host.now);
-    let bytes = crate::store::shards::encode(1, &(shared, kept)).unwrap();
-    let sizes = host.timelines.sizes();
-    println!(
-        "interval {interval:?}, all written {:?} and {} bytes, {sizes:?}",
-        start.elapsed(),
-        bytes.len()
-    );
 }
