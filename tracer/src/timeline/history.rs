@@ -106,7 +106,7 @@ impl History {
         let (time_ms, text) = match self.gone_ms.take() {
             Some(gone_ms) => {
                 let time_ms = since_ms.max(gone_ms);
-                let seconds = (time_ms - gone_ms) as f64 / 1000.0;
+                let seconds = time_ms.saturating_sub(gone_ms) as f64 / 1000.0;
                 let after = duration::rough(seconds);
                 (
                     time_ms,

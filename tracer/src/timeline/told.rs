@@ -56,7 +56,7 @@ impl Timelines {
             .filter(|history| wanted(&history.cgroup, &history.names))
             .collect();
         found.sort_by(|a, b| {
-            let order = |history: &History| history.gone_ms.map_or(i64::MIN, |ms| -ms);
+            let order = |history: &History| history.gone_ms.map_or(i64::MIN, i64::saturating_neg);
             (order(a), &a.cgroup).cmp(&(order(b), &b.cgroup))
         });
         let left_out = found.len().saturating_sub(limit) as u64;
