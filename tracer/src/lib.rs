@@ -37,3 +37,4 @@ pub mod size;
 pub mod stacks;
 pub mod store;
 pub mod symbols;
+pub mod timeline;

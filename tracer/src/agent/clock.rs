@@ -4,11 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 
+use crate::growth::Moment;
+
 /// Readings of two clocks that are no further apart are of one moment.
 const NEAR: Duration = Duration::from_micros(20);
 /// Pairs of readings until the nearest is taken.
 const MOST_TRIES: usize = 8;
-
 /// `CLOCK_BOOTTIME`, which the programs stamp with. Never steps, counts suspend.
 pub fn boot_time() -> Duration {
     clock_gettime(ClockId::CLOCK_BOOTTIME)
@@ -45,6 +46,61 @@ fn paired(mut read: impl FnMut() -> (Duration, SystemTime, Duration)) -> (Durati
         }
     }
     (before + apart / 2, wall)
+}
+
+/// The clock of what is kept: Unix milliseconds that never step within a boot.
+#[derive(Debug, Clone, Copy)]
+pub struct SampleClock {
+    /// What makes Unix milliseconds of the boot clock, as of the first agent of this boot.
+    offset_ms: i64,
+}
+
+impl SampleClock {
+    /// Of the first agent of this boot.
+    pub fn begin() -> Self {
+        Self {
+            offset_ms: wall_offset_ms(),
+        }
+    }
+
+    /// As an earlier agent of this boot began it.
+    pub fn of_boot(offset_ms: i64) -> Self {
+        Self { offset_ms }
+    }
+
+    /// Less the boot clock, milliseconds.
+    pub fn offset_ms(self) -> i64 {
+        self.offset_ms
+    }
+
+    /// A moment of the boot clock, milliseconds.
+    pub fn at_boot_ms(self, boot_ms: i64) -> i64 {
+        boot_ms.saturating_add(self.offset_ms)
+    }
+
+    pub fn now(self) -> Moment {
+        Moment {
+            sample_ms: self.at_boot_ms(boot_ms()),
+            to_unix_ms: wall_offset_ms().saturating_sub(self.offset_ms),
+        }
+    }
+}
+
+fn boot_ms() -> i64 {
+    milliseconds(boot_time())
+}
+
+/// Unix milliseconds of the moment at which the boot clock was 0.
+fn wall_offset_ms() -> i64 {
+    let (boot, wall) = both();
+    let wall = wall
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    milliseconds(wall).saturating_sub(milliseconds(boot))
+}
+
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

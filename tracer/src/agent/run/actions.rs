@@ -1,9 +1,10 @@
-//! Events to commands, and what became of them to the log.
+//! Events to commands, and what became of them to the log and the history of the cgroup.
 
 use std::time::{Duration, Instant};
 
 use crate::{
     actions::{Facts, Outcome},
+    api::records::MarkKind,
     growth::GrowthChange,
     incident::Incident,
 };
@@ -53,13 +54,8 @@ impl Agent {
             log::warn!("command {}{output}", outcome.text);
         }
         if let Some(id) = outcome.cgroup_id {
-            self.mark_action(id, &outcome.text);
+            self.mark(id, MarkKind::Action, &outcome.text);
         }
-    }
-
-    /// Keeps the outcome of a command with the cgroup that it ran for.
-    pub(super) fn mark_action(&mut self, cgroup_id: u64, text: &str) {
-        log::debug!("cgroup {cgroup_id}: {text}");
     }
 
     pub(super) fn stop_actions(&mut self) {
