@@ -29,6 +29,7 @@ pub mod kernel;
 pub mod loader;
 pub mod logger;
 pub mod model;
+pub mod moment;
 pub mod probes;
 pub mod record;
 pub mod size;

@@ -61,7 +61,11 @@ fn incidents(args: &IncidentsArgs) -> ExitCode {
     let stdout = std::io::stdout();
     let screen = Screen {
         colour: stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-        width: terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0)),
+        width: stdout
+            .is_terminal()
+            .then(terminal_size::terminal_size)
+            .flatten()
+            .map(|(width, _)| usize::from(width.0)),
     };
     let mut out = BufWriter::new(stdout.lock());
     match incidents::run(args, screen, &mut out, &mut std::io::stderr()) {
