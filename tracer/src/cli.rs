@@ -12,6 +12,7 @@ use crate::{
     identity::options::NamingArgs,
     incidents::{self, IncidentsArgs},
     record::{self, RecordArgs},
+    report::{self, ReportArgs},
 };
 
 /// Why memory grows, and why the kernel killed.
@@ -58,6 +59,9 @@ pub enum Command {
     /// List stored incidents and show one of them, also while no agent runs.
     #[command(after_help = incidents::EXAMPLES)]
     Incidents(IncidentsArgs),
+    /// Tell the story of one container: what happened, who grew, what to do; HTML, Markdown or JSON.
+    #[command(after_help = report::EXAMPLES)]
+    Report(ReportArgs),
     /// Record which code holds the memory of processes: flame graph, pprof, or a tree in the terminal.
     #[command(after_help = record::EXAMPLES)]
     Record(Box<RecordArgs>),

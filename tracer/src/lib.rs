@@ -32,6 +32,7 @@ pub mod model;
 pub mod moment;
 pub mod probes;
 pub mod record;
+pub mod report;
 pub mod size;
 pub mod stacks;
 pub mod store;

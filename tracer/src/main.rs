@@ -19,6 +19,7 @@ use memtrace::{
     kernel::capability::Effective,
     loader as kernel, logger,
     record::{self, RecordArgs, RecordError},
+    report::{self, ReportArgs},
     symbols,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         Command::Oom(args) => oom(*args),
         Command::Record(args) => record(*args),
         Command::Incidents(args) => incidents(&args),
+        Command::Report(args) => report(&args),
         Command::Analyze(args) => analyze(&args),
         Command::Doctor(args) => examine(&args),
         Command::Symbolize => match symbols::serve() {
@@ -69,6 +71,14 @@ fn incidents(args: &IncidentsArgs) -> ExitCode {
     };
     let mut out = BufWriter::new(stdout.lock());
     match incidents::run(args, screen, &mut out, &mut std::io::stderr()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.exit_code(), &error.to_string()),
+    }
+}
+
+fn report(args: &ReportArgs) -> ExitCode {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    match report::run(args, &mut out, &mut std::io::stderr()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.exit_code(), &error.to_string()),
     }

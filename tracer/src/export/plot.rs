@@ -4,7 +4,7 @@
 //! pixels and panels, not by the number of samples.
 
 mod axis;
-pub(super) mod markup;
+pub mod markup;
 mod panel;
 mod trace;
 
