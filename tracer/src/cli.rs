@@ -12,6 +12,7 @@ use crate::{
     export::otlp::OtlpFlags,
     identity::options::NamingArgs,
     incidents::{self, IncidentsArgs},
+    leaks::{self, LeaksArgs},
     record::{self, RecordArgs},
     report::{self, ReportArgs},
 };
@@ -30,7 +31,7 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 77 not permitted (the missing capability is named).
 `doctor`: 0 everything works, 1 degraded, 2 cannot run.
-`analyze`: 3 a series reached what --fail-on names.";
+`analyze`, `leaks`: 3 something reached what --fail-on names.";
 
 /// Where the agent keeps incidents.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/memtrace";
@@ -60,6 +61,9 @@ pub enum Command {
     /// List stored incidents and show one of them, also while no agent runs.
     #[command(after_help = incidents::EXAMPLES)]
     Incidents(IncidentsArgs),
+    /// Say what leaks now, how fast, who it is, and when it reaches which limit; asks the running agent.
+    #[command(after_help = leaks::EXAMPLES)]
+    Leaks(LeaksArgs),
     /// Tell the story of one container: what happened, who grew, what to do; HTML, Markdown or JSON.
     #[command(after_help = report::EXAMPLES)]
     Report(ReportArgs),

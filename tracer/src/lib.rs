@@ -26,6 +26,7 @@ pub mod identity;
 pub mod incident;
 pub mod incidents;
 pub mod kernel;
+pub mod leaks;
 pub mod loader;
 pub mod logger;
 pub mod model;

@@ -18,6 +18,7 @@ use memtrace::{
     identity::options::{NamingConfig, Process},
     incidents::{self, IncidentsArgs, Screen},
     kernel::capability::Effective,
+    leaks::{self, LeaksArgs},
     loader as kernel, logger,
     record::{self, RecordArgs, RecordError},
     report::{self, ReportArgs},
@@ -28,7 +29,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// `EX_NOPERM` of sysexits.h.
 const NOT_PERMITTED: u8 = 77;
 const WRONG_USAGE: u8 = 2;
-/// `analyze` found what it was told to fail on.
+/// `analyze` or `leaks` found what it was told to fail on.
 const FOUND: u8 = 3;
 
 fn main() -> ExitCode {
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Oom(args) => oom(*args),
         Command::Record(args) => record(*args),
         Command::Incidents(args) => incidents(&args),
+        Command::Leaks(args) => leaks(&args),
         Command::Report(args) => report(&args),
         Command::Analyze(args) => analyze(&args),
         Command::Doctor(args) => examine(&args),
@@ -73,6 +75,17 @@ fn incidents(args: &IncidentsArgs) -> ExitCode {
     let mut out = BufWriter::new(stdout.lock());
     match incidents::run(args, screen, &mut out, &mut std::io::stderr()) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.exit_code(), &error.to_string()),
+    }
+}
+
+fn leaks(args: &LeaksArgs) -> ExitCode {
+    let stdout = std::io::stdout();
+    let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let mut out = BufWriter::new(stdout.lock());
+    match leaks::run(args, colour, &mut out, &mut std::io::stderr()) {
+        Ok(leaks::Outcome::Done) => ExitCode::SUCCESS,
+        Ok(leaks::Outcome::Reached) => ExitCode::from(FOUND),
         Err(error) => fail(error.exit_code(), &error.to_string()),
     }
 }

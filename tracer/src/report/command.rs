@@ -11,7 +11,7 @@ use globset::GlobMatcher;
 use jiff::Timestamp;
 
 use crate::{
-    api::records::DEFAULT_SOCKET,
+    api::{client::ClientError, records::DEFAULT_SOCKET},
     cli,
     identity::pod_name::{self, PodName},
     moment::{self, Moment, Zone},
@@ -96,6 +96,8 @@ pub enum ReportError {
         #[from]
         error: StoreError,
     },
+    #[error(transparent)]
+    Agent(#[from] ClientError),
     #[error("no incident {id} is known\n`memtrace incidents` lists what is stored")]
     NoIncident { id: String },
     #[error("{id} is the beginning of {count} incidents:{candidates}")]
@@ -112,10 +114,14 @@ pub enum ReportError {
         /// A line each.
         candidates: String,
     },
-    #[error("{asked} matches nothing that the agent knows, and no incident")]
-    NoMatch { asked: String },
-    #[error("no incident matches {asked}, and no agent could be asked: {agent}")]
-    NoAgent { asked: String, agent: String },
+    #[error(
+        "nothing is known of {asked}: no incident that is stored, and {agent}\n`memtrace incidents` lists what is stored; a cgroup that lives needs a running agent"
+    )]
+    NoMatch {
+        asked: String,
+        /// Why the agent tells nothing.
+        agent: String,
+    },
     #[error("{}: the name does not say the format; end it in .html, .md or .json, or give --format", .0.display())]
     UnknownFormat(PathBuf),
     #[error("cannot write {}: {source}\ncheck that its directory exists and may be written", path.display())]
@@ -135,6 +141,7 @@ impl ReportError {
     pub fn exit_code(&self) -> u8 {
         match self {
             ReportError::Store { error } if error.is_permission() => 77,
+            ReportError::Agent(error) => error.exit_code(),
             ReportError::UnknownFormat(_) => 2,
             _ => 1,
         }
