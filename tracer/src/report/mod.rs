@@ -18,7 +18,7 @@ mod markdown;
 mod story;
 
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 #[cfg(test)]
 mod tests;
 
