@@ -21,6 +21,7 @@ use crate::{
     cli,
     export::console::incident::shown,
     identity::pod_name::{self, PodName},
+    incidents::Screen,
     moment::Zone,
 };
 
@@ -130,12 +131,12 @@ struct Answer {
 /// No agent answers, or it does not judge.
 pub fn run(
     args: &LeaksArgs,
-    colour: bool,
+    screen: Screen,
     out: &mut impl Write,
     remarks: &mut impl Write,
 ) -> Result<Outcome, LeaksError> {
     let answer = ask(args)?;
-    match tell(args, &answer, colour, out, remarks) {
+    match tell(args, &answer, screen, out, remarks) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
         Ok(()) | Err(_) => {}
     }
@@ -193,7 +194,7 @@ fn is_asked(args: &LeaksArgs, leak: &LeakRecord) -> bool {
 fn tell(
     args: &LeaksArgs,
     answer: &Answer,
-    colour: bool,
+    screen: Screen,
     out: &mut impl Write,
     remarks: &mut impl Write,
 ) -> io::Result<()> {
@@ -208,7 +209,7 @@ fn tell(
         if at > 0 {
             writeln!(out)?;
         }
-        out.write_all(block::block(leak, &zone, colour).as_bytes())?;
+        out.write_all(block::block(leak, &zone, screen.colour, screen.width).as_bytes())?;
     }
     if let Some(judged) = answer.judged {
         let (one, all) = if args.all {

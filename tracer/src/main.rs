@@ -62,16 +62,18 @@ fn main() -> ExitCode {
     }
 }
 
+fn screen(stdout: &std::io::Stdout) -> Screen {
+    let is_terminal = stdout.is_terminal();
+    let size = is_terminal.then(terminal_size::terminal_size).flatten();
+    Screen {
+        colour: is_terminal && std::env::var_os("NO_COLOR").is_none(),
+        width: size.map(|(width, _)| usize::from(width.0)),
+    }
+}
+
 fn incidents(args: &IncidentsArgs) -> ExitCode {
     let stdout = std::io::stdout();
-    let screen = Screen {
-        colour: stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-        width: stdout
-            .is_terminal()
-            .then(terminal_size::terminal_size)
-            .flatten()
-            .map(|(width, _)| usize::from(width.0)),
-    };
+    let screen = screen(&stdout);
     let mut out = BufWriter::new(stdout.lock());
     match incidents::run(args, screen, &mut out, &mut std::io::stderr()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,9 +83,9 @@ fn incidents(args: &IncidentsArgs) -> ExitCode {
 
 fn leaks(args: &LeaksArgs) -> ExitCode {
     let stdout = std::io::stdout();
-    let colour = stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let screen = screen(&stdout);
     let mut out = BufWriter::new(stdout.lock());
-    match leaks::run(args, colour, &mut out, &mut std::io::stderr()) {
+    match leaks::run(args, screen, &mut out, &mut std::io::stderr()) {
         Ok(leaks::Outcome::Done) => ExitCode::SUCCESS,
         Ok(leaks::Outcome::Reached) => ExitCode::from(FOUND),
         Err(error) => fail(error.exit_code(), &error.to_string()),

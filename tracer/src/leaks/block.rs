@@ -5,18 +5,25 @@ use std::fmt::Write as _;
 use crate::{
     analysis::State,
     api::records::LeakRecord,
-    export::console::{incident::shown, verdict},
+    export::console::{
+        incident::{shown, wrapped},
+        verdict,
+    },
     moment::Zone,
     size,
     stacks::told::by_code,
 };
 
 const RESET: &str = "\x1b[0m";
+/// Characters before a value.
+const INDENT: usize = 16;
+/// Narrower values read badly whatever is done.
+const NARROWEST: usize = 30;
 /// Processes and call paths told.
 const MOST_SUSPECTS: usize = 3;
 
-/// The block, each line ended.
-pub fn block(leak: &LeakRecord, zone: &Zone, colour: bool) -> String {
+/// The block, each line ended. `width`: of the terminal; `None`: no line is wrapped.
+pub fn block(leak: &LeakRecord, zone: &Zone, colour: bool, width: Option<usize>) -> String {
     let state = leak.state.name();
     let since = leak.state_since;
     let since = since.map_or(String::new(), |since| {
@@ -31,8 +38,15 @@ pub fn block(leak: &LeakRecord, zone: &Zone, colour: bool) -> String {
     let what = if leak.state.is_leak() { "leak " } else { "" };
     let mut text = format!("{on}{}: {what}{state}{off}{since}\n", verdict::place(leak));
     let mut row = |label: &str, value: Option<String>| {
-        if let Some(value) = value {
-            let _ = writeln!(text, "  {label:<13} {value}");
+        let Some(value) = value else {
+            return;
+        };
+        let room = width.map_or(usize::MAX, |width| {
+            width.saturating_sub(INDENT).max(NARROWEST)
+        });
+        for (at, line) in wrapped(&value, room).iter().enumerate() {
+            let label = if at == 0 { label } else { "" };
+            let _ = writeln!(text, "  {label:<13} {line}");
         }
     };
     let named = leak.names.as_ref().and_then(|names| names.short());
@@ -54,7 +68,7 @@ pub fn block(leak: &LeakRecord, zone: &Zone, colour: bool) -> String {
         "to the limit",
         match (leak.time_to_limit_s, verdict::limit(leak)) {
             (Some(time), Some(limit)) => Some(format!("{}, {limit}", verdict::time_left(time))),
-            (None, Some(limit)) => Some(format!("not foreseen, {limit}")),
+            (None, Some(limit)) => Some(format!("not known; {limit}")),
             (_, None) => Some("no limit is known".into()),
         },
     );

@@ -9,6 +9,11 @@ struct Line {
     args: LeaksArgs,
 }
 
+const SCREEN: Screen = Screen {
+    colour: false,
+    width: None,
+};
+
 fn args(line: &[&str]) -> LeaksArgs {
     let line = ["leaks", "--utc"].iter().chain(line);
     Line::try_parse_from(line)
@@ -35,7 +40,7 @@ fn answer(leaks: Vec<LeakRecord>, judged: Option<usize>) -> Answer {
 /// Standard output and error.
 fn told(line: &[&str], answer: &Answer) -> (String, String) {
     let (mut out, mut remarks) = (Vec::new(), Vec::new());
-    tell(&args(line), answer, false, &mut out, &mut remarks).unwrap();
+    tell(&args(line), answer, SCREEN, &mut out, &mut remarks).unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (text(out), text(remarks))
 }
@@ -56,6 +61,16 @@ fn a_leak_is_told_with_all_that_it_rests_on() {
     ] {
         assert!(text.contains(part), "{part}:\n{text}");
     }
+}
+
+#[test]
+fn it_fits_the_terminal() {
+    let text = block::block(&leak(), &Zone::utc(), false, Some(80));
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+    assert!(text.contains("python3 (pid 31001)"), "{text}");
 }
 
 #[test]
@@ -120,7 +135,7 @@ fn without_an_agent_the_error_says_what_to_do() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("agent.sock");
     let line = ["--socket", socket.to_str().unwrap()];
-    let error = run(&args(&line), false, &mut Vec::new(), &mut Vec::new()).unwrap_err();
+    let error = run(&args(&line), SCREEN, &mut Vec::new(), &mut Vec::new()).unwrap_err();
     assert_eq!(error.exit_code(), 1);
     let text = error.to_string();
     for part in [

@@ -9,7 +9,7 @@ mod report;
 mod sparkline;
 
 pub use list::list;
-pub use report::report;
+pub use report::{report, wrapped};
 
 use std::fmt::Write as _;
 

@@ -155,7 +155,7 @@ fn a_spike_between_pixels_is_seen() {
         start: 0.0,
         end: 900.0,
     };
-    assert!(trace::series(&panel.points, x, y).contains("V0.0"));
+    assert!(trace::series(&panel.points, None, x, y).contains("V0.0"));
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn gaps_break_the_line() {
         start: 300.0,
         end: 0.0,
     };
-    let path = trace::series(&panel.points, x, y);
+    let path = trace::series(&panel.points, None, x, y);
     assert_eq!(path.matches('M').count(), 2, "{path}");
     let floor = trace::floor(&panel.points, 600_000, x, y);
     assert_eq!(floor.matches('M').count(), 2, "{floor}");
