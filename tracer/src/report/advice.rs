@@ -13,7 +13,10 @@ use crate::{
     size,
 };
 
-use super::{facts::Facts, story::stacks};
+use super::{
+    facts::Facts,
+    story::{call_path, stacks},
+};
 
 /// A step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -91,7 +94,7 @@ impl List {
                         format!(
                             "Look at this code first: {} in {} (pid {}). What it allocated and is still \
                              resident grew by {} ±{}. Record it again to see it in full:",
-                            shown(&stack.line()),
+                            call_path(stack),
                             shown(&stack.process.comm),
                             stack.process.pid,
                             size::bytes(stack.growth_bytes.unsigned_abs()),
@@ -191,7 +194,7 @@ impl List {
         if let Some(stack) = stack {
             self.say(format!(
                 "Look at the code that held the memory: {} in {}, {} ±{} resident.",
-                shown(&stack.line()),
+                call_path(stack),
                 shown(&stack.process.comm),
                 size::bytes(stack.resident_bytes),
                 size::bytes(stack.error_bytes),
@@ -223,8 +226,9 @@ impl List {
             }
         }
         self.say(
-            "No leak is known here: if this memory is what it needs, raise the limit; if it came in a \
-             burst, bound what it does at once (batch, concurrency, request size).",
+            "Whether it is a leak is not known here: if this memory is what it needs, raise the limit; if it \
+             came in a burst, bound what it does at once (batch, concurrency, request size); if it grows \
+             again after the restart, record which code holds it while it does: memtrace record --help",
         );
     }
 

@@ -39,7 +39,10 @@ pub fn page(report: &Report, zone: &Zone) -> String {
          <header>\n<p class=\"kicker\">Memory report</p>\n<h1>{name}</h1>\n"
     );
     if !state.is_empty() {
-        let _ = writeln!(page, "<p><span class=\"state {state}\">{state}</span></p>");
+        let _ = writeln!(
+            page,
+            "<p><span class=\"state {state}\">verdict now: {state}</span></p>"
+        );
     }
     let _ = write!(
         page,

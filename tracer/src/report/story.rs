@@ -29,6 +29,10 @@ use super::{
 const MOST_STACKS: usize = 5;
 /// Processes told.
 const MOST_PROCESSES: usize = 10;
+/// Functions of a call path in a sentence.
+const MOST_FUNCTIONS: usize = 4;
+/// The agent tells no more processes of a cgroup: fewer are all.
+const MOST_LIVE: usize = 10;
 /// Incidents told at length, the newest.
 const MOST_INCIDENTS: usize = 20;
 
@@ -179,7 +183,7 @@ fn ended(facts: &Facts, incident: &Incident) -> String {
         }
     }
     if let Some(stack) = stacks(facts).first().filter(|stack| stack.surely_grew()) {
-        text += &format!(", in {}", shown(&stack.line()));
+        text += &format!(", in {}", call_path(stack));
     }
     text + "."
 }
@@ -210,7 +214,7 @@ fn leaking(leak: &LeakRecord, stacks: &[StackRecord], zone: &Zone) -> String {
         .first()
         .filter(|stack| sampled && stack.surely_grew())
     {
-        text += &format!(", in {}", shown(&stack.line()));
+        text += &format!(", in {}", call_path(stack));
     }
     if let (Some(time), Some(limit)) = (leak.time_to_limit_s, verdict::limit(leak)) {
         text += &format!("; it reaches {limit} in {}", verdict::time_left(time));
@@ -382,9 +386,33 @@ pub fn stacks(facts: &Facts) -> Vec<StackRecord> {
         .into_iter()
         .flatten()
         .find(|stacks| !stacks.is_empty());
-    let mut stacks = by_code(found.unwrap_or_default().iter().cloned());
+    let found = found.unwrap_or_default().iter();
+    // Of a former life of the container, as long as nothing new was sampled.
+    let ended = |stack: &&StackRecord| {
+        facts.asked.is_none()
+            && details.is_some_and(|known| {
+                known.processes.len() < MOST_LIVE
+                    && !known.processes.is_empty()
+                    && !known
+                        .processes
+                        .iter()
+                        .any(|process| process.pid == stack.process.pid)
+            })
+    };
+    let mut stacks = by_code(found.filter(|stack| !ended(stack)).cloned());
     stacks.truncate(MOST_STACKS);
     stacks
+}
+
+/// `leak < serve < main`, the first functions.
+pub fn call_path(stack: &StackRecord) -> String {
+    let line = shown(&stack.line());
+    let mut functions: Vec<&str> = line.split(" < ").collect();
+    if functions.len() > MOST_FUNCTIONS {
+        functions.truncate(MOST_FUNCTIONS);
+        functions.push("…");
+    }
+    functions.join(" < ")
 }
 
 /// `+60.1M in 5h00m`.
