@@ -32,6 +32,7 @@ mod otlp_outage;
 mod otlp_profiles;
 mod otlp_tls;
 mod reclaim;
+mod report;
 mod stacks_agent;
 mod stacks_exact;
 mod stacks_hostile;

@@ -13,7 +13,9 @@ use crate::{
     export::otlp::OtlpFlags,
     identity::options::NamingArgs,
     incidents::{self, IncidentsArgs},
+    leaks::{self, LeaksArgs},
     record::{self, RecordArgs},
+    report::{self, ReportArgs},
 };
 
 /// Why memory grows, and why the kernel killed.
@@ -30,7 +32,7 @@ pub struct Cli {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 77 not permitted (the missing capability is named).
 `doctor`: 0 everything works, 1 degraded, 2 cannot run.
-`analyze`: 3 a series reached what --fail-on names.";
+`analyze`, `leaks`: 3 something reached what --fail-on names.";
 
 /// Where the agent keeps incidents.
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/memtrace";
@@ -60,6 +62,12 @@ pub enum Command {
     /// List stored incidents and show one of them, also while no agent runs.
     #[command(after_help = incidents::EXAMPLES)]
     Incidents(IncidentsArgs),
+    /// Say what leaks now, how fast, who it is, and when it reaches which limit; asks the running agent.
+    #[command(after_help = leaks::EXAMPLES)]
+    Leaks(LeaksArgs),
+    /// Tell the story of one container: what happened, who grew, what to do; HTML, Markdown or JSON.
+    #[command(after_help = report::EXAMPLES)]
+    Report(ReportArgs),
     /// Record which code holds the memory of processes: flame graph, pprof, or a tree in the terminal.
     #[command(after_help = record::EXAMPLES)]
     Record(Box<RecordArgs>),

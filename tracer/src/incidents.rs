@@ -5,17 +5,21 @@
 use std::{
     io::{self, Write},
     path::PathBuf,
-    time::Duration,
 };
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser, builder::TypedValueParser as _};
 use globset::GlobMatcher;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
 use crate::{
     cli,
-    export::console::incident::{line, report, shown},
+    export::console::incident::{line, list, report, shown},
+    identity::{
+        names::Names,
+        pod_name::{self, PodName},
+    },
     incident::{Incident, Kind},
+    moment::{self, Moment, Zone},
     store::{self, Incidents, StoreError},
 };
 
@@ -25,6 +29,8 @@ Examples:
   sudo memtrace incidents show latest                the whole story of the last one
   sudo memtrace incidents show 20261121T0742         by the beginning of its id
   sudo memtrace incidents --since 2h --cgroup '/kubepods*'
+  sudo memtrace incidents --pod shop/cart-7c9d       of one pod; NAME alone: in any namespace
+  sudo memtrace incidents --since 2026-11-21T07:00:00Z --until 1h --utc
   sudo memtrace incidents --kind stall show latest   the last stall
   sudo memtrace incidents --json | jq -r '.meaning.summary'
 
@@ -41,8 +47,12 @@ pub struct IncidentsArgs {
     pub action: Option<Action>,
 
     /// Only those since then: 30m, 2h, 7d ago, or a time like 2026-11-21T07:00:00Z
-    #[arg(long, global = true, value_name = "TIME", value_parser = since)]
-    pub since: Option<Since>,
+    #[arg(long, global = true, value_name = "TIME", value_parser = moment::parse)]
+    pub since: Option<Moment>,
+
+    /// Only those until then, written alike
+    #[arg(long, global = true, value_name = "TIME", value_parser = moment::parse)]
+    pub until: Option<Moment>,
 
     /// Only these kinds, comma-separated
     #[arg(long, global = true, value_delimiter = ',', value_parser = kinds())]
@@ -52,6 +62,10 @@ pub struct IncidentsArgs {
     #[arg(long, global = true, value_name = "GLOB", value_parser = cli::glob)]
     pub cgroup: Option<GlobMatcher>,
 
+    /// Only where the charged cgroup or a victim's is of this pod: NAMESPACE/NAME, or NAME
+    #[arg(long, global = true, value_name = "POD", value_parser = pod_name::parse)]
+    pub pod: Option<PodName>,
+
     /// Only the last N of them
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub last: Option<u32>,
@@ -59,6 +73,10 @@ pub struct IncidentsArgs {
     /// One JSON object a line, as docs/json-lines.md describes
     #[arg(long, global = true)]
     pub json: bool,
+
+    /// Times of the list in UTC, not in the zone of this host; reports and JSON are always in UTC
+    #[arg(long, global = true)]
+    pub utc: bool,
 
     /// Where the agent keeps its state
     #[arg(
@@ -79,20 +97,16 @@ pub enum Action {
     },
 }
 
-/// From when on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Since {
-    Ago(Duration),
-    Time(Timestamp),
-}
-
 /// How to draw.
 #[derive(Debug, Clone, Copy)]
 pub struct Screen {
     pub colour: bool,
-    /// Characters.
-    pub width: usize,
+    /// Characters; `None` where it is no terminal.
+    pub width: Option<usize>,
 }
+
+/// Width of a report that no terminal bounds, characters.
+const REPORT_WIDTH: usize = 100;
 
 /// Why there is nothing to show.
 #[derive(Debug, thiserror::Error)]
@@ -108,7 +122,7 @@ pub enum IncidentsError {
     NoneLatest {
         /// Those asked for.
         kinds: String,
-        /// Whether it is asked for by time or cgroup.
+        /// Whether it is asked for by time, cgroup or pod.
         filtered: bool,
         state_dir: PathBuf,
     },
@@ -135,7 +149,7 @@ impl IncidentsError {
 
 fn narrowed(filtered: bool) -> &'static str {
     if filtered {
-        " that --since and --cgroup ask for"
+        " that --since, --until, --cgroup and --pod ask for"
     } else {
         ""
     }
@@ -176,12 +190,14 @@ fn tell(
     let _ = remark(args, &found, stored, remarks);
     match &args.action {
         None => {
-            for incident in &found.incidents {
-                if args.json {
+            if args.json {
+                for incident in &found.incidents {
                     json(incident, out)?;
-                } else {
-                    writeln!(out, "{}  {}", shown(&incident.id), line(incident))?;
                 }
+            } else if !found.incidents.is_empty() {
+                let zone = Zone::choose(args.utc);
+                let table = list(&found.incidents, &zone, screen.width, screen.colour);
+                out.write_all(table.as_bytes())?;
             }
         }
         Some(Action::Show { id }) => {
@@ -189,7 +205,8 @@ fn tell(
             if args.json {
                 json(incident, out)?;
             } else {
-                out.write_all(report(incident, screen.colour, screen.width).as_bytes())?;
+                let width = screen.width.unwrap_or(REPORT_WIDTH);
+                out.write_all(report(incident, screen.colour, width).as_bytes())?;
             }
         }
     }
@@ -241,17 +258,20 @@ fn remark(
 }
 
 fn select(incidents: &mut Vec<Incident>, args: &IncidentsArgs, now: Timestamp) {
-    let from = args.since.and_then(|since| match since {
-        Since::Time(time) => Some(time),
-        Since::Ago(ago) => now.checked_sub(SignedDuration::try_from(ago).ok()?).ok(),
-    });
+    let from = args.since.map(|since| since.at(now));
+    let until = args.until.map(|until| until.at(now));
     incidents.retain(|incident| {
         from.is_none_or(|from| incident.time >= from)
+            && until.is_none_or(|until| incident.time <= until)
             && (args.kind.is_empty() || args.kind.contains(&incident.kind))
             && args
                 .cgroup
                 .as_ref()
                 .is_none_or(|glob| cgroups(incident).any(|cgroup| glob.is_match(cgroup)))
+            && args
+                .pod
+                .as_ref()
+                .is_none_or(|pod| names(incident).any(|names| pod.is_of(names)))
     });
     if let Some(last) = args.last {
         let before = incidents.len().saturating_sub(last as usize);
@@ -265,6 +285,13 @@ fn cgroups(incident: &Incident) -> impl Iterator<Item = &str> {
         .victims
         .iter()
         .flat_map(|victim| [&victim.cgroup, &victim.leaf_cgroup]);
+    charged.chain(victims).filter_map(Option::as_deref)
+}
+
+/// Of the charged cgroup and of the victims.
+fn names(incident: &Incident) -> impl Iterator<Item = &Names> {
+    let charged = incident.charged.iter().map(|charged| &charged.names);
+    let victims = incident.victims.iter().map(|victim| &victim.names);
     charged.chain(victims).filter_map(Option::as_deref)
 }
 
@@ -286,7 +313,10 @@ fn find<'a>(
                     names.join(" or ")
                 }
             },
-            filtered: args.since.is_some() || args.cgroup.is_some(),
+            filtered: args.since.is_some()
+                || args.until.is_some()
+                || args.cgroup.is_some()
+                || args.pod.is_some(),
             state_dir: args.state_dir.clone(),
         });
     }
@@ -319,15 +349,6 @@ fn find<'a>(
             })
         }
     }
-}
-
-fn since(text: &str) -> Result<Since, String> {
-    if let Ok(time) = text.parse() {
-        return Ok(Since::Time(time));
-    }
-    cli::duration(text).map(Since::Ago).map_err(|_| {
-        "write how long ago (30m, 2h, 7d) or a time with its zone (2026-11-21T07:00:00Z)".into()
-    })
 }
 
 fn kinds() -> impl clap::builder::TypedValueParser<Value = Kind> {

@@ -1,6 +1,8 @@
-use std::{os::unix::fs::symlink, path::Path, sync::Arc};
+use std::{os::unix::fs::symlink, path::Path, sync::Arc, time::Duration};
 
 use clap::Parser;
+
+use jiff::SignedDuration;
 
 use super::*;
 use crate::store::{Store, StoreLimits};
@@ -13,7 +15,7 @@ struct Line {
 
 const SCREEN: Screen = Screen {
     colour: false,
-    width: 80,
+    width: None,
 };
 
 fn args(state_dir: &Path, line: &[&str]) -> IncidentsArgs {
@@ -63,11 +65,12 @@ fn store() -> tempfile::TempDir {
     dir
 }
 
-/// Ids at the beginning of the lines told.
+/// Ids at the end of the rows told.
 fn ids(state_dir: &Path, line: &[&str]) -> Vec<String> {
     let (out, _) = told(state_dir, line).unwrap();
     out.lines()
-        .map(|line| line.split(' ').next().unwrap().to_owned())
+        .skip(1)
+        .map(|line| line.rsplit(' ').next().unwrap().to_owned())
         .collect()
 }
 
@@ -83,6 +86,47 @@ fn the_newest_is_listed_last_and_filters_narrow() {
     assert_eq!(ids(&["--cgroup", "/kubepods*"]).len(), 3, "the victim's");
     assert_eq!(ids(&["--last", "1"]), ["aa-3"]);
     assert!(ids(&["--cgroup", "/none"]).is_empty());
+}
+
+#[test]
+fn until_and_pod_narrow_too() {
+    let dir = store();
+    let ids = |line: &[&str]| ids(dir.path(), line);
+    assert_eq!(ids(&["--until", "3h"]), ["aa-1", "ab-2"]);
+    assert_eq!(ids(&["--since", "6h", "--until", "3h"]), ["ab-2"]);
+    assert!(ids(&["--pod", "shop/cart"]).is_empty());
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), StoreLimits::default()).unwrap();
+    let mut named = incident("ba-1", Kind::CgroupOom, "/pods/x", 1);
+    let names = Names {
+        namespace: Some("shop".into()),
+        pod: Some("cart".into()),
+        ..Names::default()
+    };
+    named.victims[0].names = Some(Box::new(names));
+    store.write(Arc::new(named));
+    store.write(Arc::new(incident("ba-2", Kind::CgroupOom, "/pods/y", 1)));
+    assert_eq!(store.close(Duration::from_secs(30)).written, 2);
+    for pod in ["cart", "shop/cart"] {
+        assert_eq!(super::tests::ids(dir.path(), &["--pod", pod]), ["ba-1"]);
+    }
+    assert!(super::tests::ids(dir.path(), &["--pod", "other/cart"]).is_empty());
+}
+
+#[test]
+fn times_are_in_utc_where_that_is_asked_for() {
+    let dir = store();
+    let (out, _) = told(dir.path(), &["--utc"]).unwrap();
+    let mut rows = out.lines().skip(1);
+    assert!(
+        rows.all(|row| row.split(' ').next().unwrap().ends_with('Z')),
+        "{out}"
+    );
+    let (out, _) = told(dir.path(), &[]).unwrap();
+    for row in out.lines().skip(1) {
+        let time: Timestamp = row.split(' ').next().unwrap().parse().unwrap();
+        assert!(Timestamp::now() > time, "{out}");
+    }
 }
 
 #[test]
@@ -152,7 +196,7 @@ fn the_latest_of_a_kind_that_is_not_stored_is_told_by_that_kind() {
         "{text}"
     );
     assert!(
-        text.ends_with(" that --since and --cgroup ask for"),
+        text.ends_with(" that --since, --until, --cgroup and --pod ask for"),
         "{text}"
     );
 }

@@ -18,8 +18,10 @@ use memtrace::{
     identity::options::NamingConfig,
     incidents::{self, IncidentsArgs, Screen},
     kernel::capability::Effective,
+    leaks::{self, LeaksArgs},
     loader as kernel, logger,
     record::{self, RecordArgs, RecordError},
+    report::{self, ReportArgs},
     symbols,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -27,7 +29,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// `EX_NOPERM` of sysexits.h.
 const NOT_PERMITTED: u8 = 77;
 const WRONG_USAGE: u8 = 2;
-/// `analyze` found what it was told to fail on.
+/// `analyze` or `leaks` found what it was told to fail on.
 const FOUND: u8 = 3;
 
 fn main() -> ExitCode {
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
         Command::Oom(args) => oom(*args),
         Command::Record(args) => record(*args),
         Command::Incidents(args) => incidents(&args),
+        Command::Leaks(args) => leaks(&args),
+        Command::Report(args) => report(&args),
         Command::Analyze(args) => analyze(&args),
         Command::Doctor(args) => examine(&args),
         Command::Symbolize => match symbols::serve() {
@@ -67,14 +71,39 @@ fn main() -> ExitCode {
     }
 }
 
+fn screen(stdout: &std::io::Stdout) -> Screen {
+    let is_terminal = stdout.is_terminal();
+    let size = is_terminal.then(terminal_size::terminal_size).flatten();
+    Screen {
+        colour: is_terminal && std::env::var_os("NO_COLOR").is_none(),
+        width: size.map(|(width, _)| usize::from(width.0)),
+    }
+}
+
 fn incidents(args: &IncidentsArgs) -> ExitCode {
     let stdout = std::io::stdout();
-    let screen = Screen {
-        colour: stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
-        width: terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0)),
-    };
+    let screen = screen(&stdout);
     let mut out = BufWriter::new(stdout.lock());
     match incidents::run(args, screen, &mut out, &mut std::io::stderr()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(error.exit_code(), &error.to_string()),
+    }
+}
+
+fn leaks(args: &LeaksArgs) -> ExitCode {
+    let stdout = std::io::stdout();
+    let screen = screen(&stdout);
+    let mut out = BufWriter::new(stdout.lock());
+    match leaks::run(args, screen, &mut out, &mut std::io::stderr()) {
+        Ok(leaks::Outcome::Done) => ExitCode::SUCCESS,
+        Ok(leaks::Outcome::Reached) => ExitCode::from(FOUND),
+        Err(error) => fail(error.exit_code(), &error.to_string()),
+    }
+}
+
+fn report(args: &ReportArgs) -> ExitCode {
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    match report::run(args, &mut out, &mut std::io::stderr()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(error.exit_code(), &error.to_string()),
     }

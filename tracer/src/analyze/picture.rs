@@ -91,11 +91,13 @@ fn panel(
         from_ms,
         to_ms,
         points,
-        floor_block_ms: floor_ms,
+        longest_step_ms: None,
+        floor_block_ms: Some(floor_ms),
         limits: limits(series, limit),
         fit,
         onset,
         bands: bands(judged, from_ms),
+        marks: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@
 //! pixels and panels, not by the number of samples.
 
 mod axis;
-pub(super) mod markup;
+pub mod markup;
 mod panel;
 mod trace;
 
@@ -26,6 +26,8 @@ const PANEL_HEIGHT: f64 = 270.0;
 pub enum Times {
     /// Milliseconds since 1970, shown in UTC.
     Wall,
+    /// Milliseconds since 1970, shown so many seconds east of UTC.
+    Offset(i32),
     /// Milliseconds since whatever, shown as lengths.
     Seconds,
 }
@@ -41,10 +43,12 @@ pub struct Panel {
     pub from_ms: i64,
     /// The last time of the axis.
     pub to_ms: i64,
-    /// Time and bytes.
+    /// Time and bytes. A value that is not finite is a gap.
     pub points: Vec<(i64, f64)>,
-    /// Length of the blocks whose minima are the floor.
-    pub floor_block_ms: i64,
+    /// Longest time between two points that a line joins; `None`: a few times the usual one.
+    pub longest_step_ms: Option<i64>,
+    /// Length of the blocks whose minima are the floor; `None`: it is not drawn.
+    pub floor_block_ms: Option<i64>,
     /// From when on, and the limit in bytes; `None` is none.
     pub limits: Vec<(i64, Option<f64>)>,
     /// The line through the floors.
@@ -53,6 +57,8 @@ pub struct Panel {
     pub onset: Option<Onset>,
     /// Verdicts.
     pub bands: Vec<Band>,
+    /// What happened, in order of time.
+    pub marks: Vec<Mark>,
 }
 
 /// A fitted line.
@@ -80,6 +86,18 @@ pub struct Band {
     pub state: State,
 }
 
+/// Something that happened, as a line at its time with its number above.
+#[derive(Debug, Clone)]
+pub struct Mark {
+    pub time_ms: i64,
+    /// What it is called beside the picture.
+    pub number: usize,
+    /// Drawn stronger than others.
+    pub is_kill: bool,
+    /// Shows under the pointer.
+    pub hint: String,
+}
+
 /// The picture. At most [`MOST_PANELS`] panels are drawn; `note` stands at the top.
 pub fn svg(
     panels: impl ExactSizeIterator<Item = Panel>,
@@ -96,6 +114,14 @@ pub fn svg(
     for (at, panel) in panels.take(MOST_PANELS).enumerate() {
         panel::draw(&mut svg, &panel, times, TOP + PANEL_HEIGHT * at as f64);
     }
+    svg.finish()
+}
+
+/// One panel without legend and without style, to stand in a page that has a style for its classes below
+/// `plot`. `label` says what it shows where it cannot be seen.
+pub fn figure(panel: &Panel, times: Times, label: &str) -> String {
+    let mut svg = Svg::inline(WIDTH, PANEL_HEIGHT, "plot", label);
+    panel::draw(&mut svg, panel, times, 0.0);
     svg.finish()
 }
 

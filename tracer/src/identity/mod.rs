@@ -19,6 +19,7 @@ pub mod kubernetes;
 pub mod names;
 pub mod options;
 pub mod path;
+pub mod pod_name;
 pub mod service;
 pub mod sources;
 mod wants;

@@ -4,10 +4,12 @@
 //! act on a terminal gets through. Unknown values are left out or called unknown, never 0.
 
 mod code;
+mod list;
 mod report;
 mod sparkline;
 
-pub use report::report;
+pub use list::list;
+pub use report::{report, wrapped};
 
 use std::fmt::Write as _;
 
@@ -110,7 +112,8 @@ fn victims(incident: &Incident) -> u64 {
     (incident.victims.len() as u64).saturating_add(incident.victims_left_out)
 }
 
-fn process(victim: &Victim) -> String {
+/// `comm(pid)`.
+pub fn process(victim: &Victim) -> String {
     let comm = victim.comm.as_deref().map_or("?".into(), shown);
     match victim.pid {
         Some(pid) => format!("{comm}({pid})"),
@@ -119,7 +122,7 @@ fn process(victim: &Victim) -> String {
 }
 
 /// Memory of a victim that a kill frees; `None` unless all its parts are known.
-fn resident(victim: &Victim) -> Option<u64> {
+pub fn resident(victim: &Victim) -> Option<u64> {
     let parts = [victim.anon_bytes?, victim.file_bytes?, victim.shmem_bytes?];
     Some(parts.into_iter().fold(0, u64::saturating_add))
 }
@@ -137,7 +140,7 @@ fn stalled(stall: &Stall) -> String {
     )
 }
 
-fn nanoseconds(ns: u64) -> String {
+pub fn nanoseconds(ns: u64) -> String {
     if ns < 1_000_000 {
         format!("{} µs", ns / 1000)
     } else {
@@ -145,7 +148,8 @@ fn nanoseconds(ns: u64) -> String {
     }
 }
 
-fn milliseconds(ms: u64) -> String {
+/// `12 ms`, `3.4 s`, `2 min 5 s`.
+pub fn milliseconds(ms: u64) -> String {
     match ms {
         0..1000 => format!("{ms} ms"),
         1000..120_000 => format!("{:.1} s", ms as f64 / 1e3),
@@ -154,7 +158,7 @@ fn milliseconds(ms: u64) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::incident::Kind;
 

@@ -1,11 +1,13 @@
 //! Output on standard output: JSON lines for programs, a live table for people.
 
+pub mod columns;
 pub mod duration;
 pub mod incident;
 pub mod json;
 pub mod leak;
 pub mod limit;
 pub mod table;
+pub mod verdict;
 pub mod writer;
 
 use std::time::SystemTime;

@@ -83,13 +83,19 @@ pub fn time_ticks(from_ms: i64, to_ms: i64, most: usize, times: Times) -> Vec<(i
     let most_steps = most.max(1) as i64;
     let fits = STEPS.iter().copied().find(|step| span / step <= most_steps);
     let step = fits.unwrap_or(36_500 * DAY);
+    // Ticks are round in the zone that is shown.
+    let east = match times {
+        Times::Offset(seconds) => i64::from(seconds) * SECOND,
+        Times::Wall | Times::Seconds => 0,
+    };
+    let (from_ms, to_ms) = (from_ms.saturating_add(east), to_ms.saturating_add(east));
     let mut ticks = Vec::new();
     let mut time = from_ms.div_euclid(step).saturating_mul(step);
     if time < from_ms {
         time = time.saturating_add(step);
     }
     while time <= to_ms && ticks.len() <= 2 * most {
-        ticks.push((time, label(time, step, times)));
+        ticks.push((time.saturating_sub(east), label(time, step, times)));
         time = time.saturating_add(step);
     }
     ticks
@@ -97,7 +103,7 @@ pub fn time_ticks(from_ms: i64, to_ms: i64, most: usize, times: Times) -> Vec<(i
 
 fn label(time_ms: i64, step: i64, times: Times) -> String {
     let wall = match times {
-        Times::Wall => Timestamp::from_millisecond(time_ms).ok(),
+        Times::Wall | Times::Offset(_) => Timestamp::from_millisecond(time_ms).ok(),
         Times::Seconds => None,
     };
     let Some(wall) = wall else {

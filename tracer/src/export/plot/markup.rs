@@ -17,6 +17,7 @@ path{fill:none}\
 .limit{stroke:#111;stroke-width:1.6;stroke-dasharray:2 3}\
 .onset{stroke:#7030a0;stroke-width:1.4;stroke-dasharray:4 2}\
 .doubt{fill:#7030a0;opacity:.12}\
+.mark path{stroke:#777}.kill path{stroke:#c00000;stroke-width:1.6}\
 .unknown{fill:#eee}.healthy{fill:#bfe3c0}.warming{fill:#cfe2f3}.reclaimed{fill:#8fc7c0}\
 .growing{fill:#ffd966}.suspected{fill:#ed7d31}.confirmed{fill:#a00000}";
 
@@ -39,6 +40,18 @@ impl Svg {
         Svg { text }
     }
 
+    /// An empty picture as a part of a page, which gives it its style; it is as wide as there is room.
+    pub fn inline(width: f64, height: f64, class: &str, label: &str) -> Self {
+        let mut text = String::new();
+        let label = escaped(label);
+        let _ = writeln!(
+            text,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" class=\"{class}\" role=\"img\" \
+             aria-label=\"{label}\" viewBox=\"0 0 {width:.0} {height:.0}\">"
+        );
+        Svg { text }
+    }
+
     /// A text; `class` is ours.
     pub fn text(&mut self, x: f64, y: f64, class: &str, text: &str) {
         let text = escaped(text);
@@ -47,6 +60,23 @@ impl Svg {
             "<text x=\"{x:.1}\" y=\"{y:.1}\"{}>{text}</text>",
             of_class(class)
         );
+    }
+
+    /// A line from the upper edge down, with its name above, and a text that shows under the pointer.
+    pub fn flag(&mut self, class: &str, [x, high, low]: [f64; 3], name: &str, hint: &str) {
+        let (name, hint) = (escaped(name), escaped(hint));
+        let _ = write!(
+            self.text,
+            "<g class=\"{class}\"><title>{hint}</title><path d=\"M{x:.1} {high:.1}V{low:.1}\"/>"
+        );
+        if !name.is_empty() {
+            let y = high - 3.0;
+            let _ = write!(
+                self.text,
+                "<text class=\"middle\" x=\"{x:.1}\" y=\"{y:.1}\">{name}</text>"
+            );
+        }
+        self.text.push_str("</g>\n");
     }
 
     /// A path; an empty one is left out.
@@ -87,8 +117,8 @@ fn of_class(class: &str) -> String {
     }
 }
 
-/// Text as XML 1.0 can hold it.
-fn escaped(text: &str) -> String {
+/// Text as XML 1.0 can hold it, in elements and attributes.
+pub fn escaped(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         match character {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    Fit, Panel, Times, WIDTH,
+    Fit, Mark, Panel, Times, WIDTH,
     axis::{Scale, byte_ticks, time_ticks},
     markup::Svg,
     trace,
@@ -20,6 +20,8 @@ const MOST_SUBTITLE_CHARS: usize = 140;
 /// Bands drawn; a verdict that changes more often is not readable anyway.
 const MOST_BANDS: usize = 2000;
 const MOST_STEPS: usize = 2000;
+/// Marks drawn; more are not told apart.
+const MOST_MARKS: usize = 200;
 const HOUR_MS: f64 = 3_600_000.0;
 
 /// Draws `panel` with its upper edge at `top`.
@@ -53,20 +55,23 @@ pub fn draw(svg: &mut Svg, panel: &Panel, times: Times, top: f64) {
     );
     axes(svg, panel, times, x, y);
     onset(svg, panel, x, [high, low]);
-    svg.path("series", &trace::series(&panel.points, x, y));
-    svg.path(
-        "floor",
-        &trace::floor(&panel.points, panel.floor_block_ms, x, y),
-    );
+    let longest = panel.longest_step_ms;
+    svg.path("series", &trace::series(&panel.points, longest, x, y));
+    if let Some(block_ms) = panel.floor_block_ms {
+        svg.path("floor", &trace::floor(&panel.points, block_ms, x, y));
+    }
     svg.path("limit", &limit(panel, &range, x, y));
     if let Some(bytes) = range.limit_above {
         let text = format!("limit {}, above", size::bytes(bytes as u64));
-        svg.text(x.end, top + 31.0, "end", &text);
+        // Where there are marks, their numbers stand in the second line.
+        let line = if panel.marks.is_empty() { 31.0 } else { 16.0 };
+        svg.text(x.end, top + line, "end", &text);
     }
     svg.path(
         "fit",
         &panel.fit.map_or_else(String::new, |fit| line(fit, x, y)),
     );
+    marks(svg, &panel.marks, x, [high, low]);
     bands(svg, panel, x, low + 3.0);
     svg.rectangle("frame", [x.start, high, x.end - x.start, PLOT_HEIGHT], None);
     if panel.points.is_empty() {
@@ -145,6 +150,24 @@ fn onset(svg: &mut Svg, panel: &Panel, x: Scale, [high, low]: [f64; 2]) {
         "onset",
         &format!("M{:.1} {high:.1}V{low:.1}", at(onset.time_ms)),
     );
+}
+
+/// Each line, and the numbers that find room; those that do not follow the one before.
+fn marks(svg: &mut Svg, marks: &[Mark], x: Scale, [high, low]: [f64; 2]) {
+    let mut free_from = f64::MIN;
+    let inside = |mark: &&Mark| (x.low..=x.high).contains(&(mark.time_ms as f64));
+    for mark in marks.iter().filter(inside).take(MOST_MARKS) {
+        let at = x.at(mark.time_ms as f64);
+        let class = if mark.is_kill { "mark kill" } else { "mark" };
+        let name = mark.number.to_string();
+        let half = 4.0 * name.len() as f64;
+        if at - half >= free_from {
+            svg.flag(class, [at, high, low], &name, &mark.hint);
+            free_from = at + half;
+        } else {
+            svg.flag(class, [at, high, low], "", &mark.hint);
+        }
+    }
 }
 
 fn limit(panel: &Panel, range: &Range, x: Scale, y: Scale) -> String {

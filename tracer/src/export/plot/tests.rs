@@ -21,7 +21,8 @@ fn leak(points: i64, step_ms: i64) -> Panel {
                 )
             })
             .collect(),
-        floor_block_ms: 60_000,
+        longest_step_ms: None,
+        floor_block_ms: Some(60_000),
         limits: vec![(from_ms, None), (from_ms + 10, Some(200.0 * MIB))],
         fit: Some(Fit {
             from_ms,
@@ -43,6 +44,7 @@ fn leak(points: i64, step_ms: i64) -> Panel {
                 state: State::Confirmed,
             },
         ],
+        marks: Vec::new(),
     }
 }
 
@@ -153,7 +155,7 @@ fn a_spike_between_pixels_is_seen() {
         start: 0.0,
         end: 900.0,
     };
-    assert!(trace::series(&panel.points, x, y).contains("V0.0"));
+    assert!(trace::series(&panel.points, None, x, y).contains("V0.0"));
 }
 
 #[test]
@@ -172,7 +174,7 @@ fn gaps_break_the_line() {
         start: 300.0,
         end: 0.0,
     };
-    let path = trace::series(&panel.points, x, y);
+    let path = trace::series(&panel.points, None, x, y);
     assert_eq!(path.matches('M').count(), 2, "{path}");
     let floor = trace::floor(&panel.points, 600_000, x, y);
     assert_eq!(floor.matches('M').count(), 2, "{floor}");
@@ -201,7 +203,7 @@ fn nothing_and_extremes_are_drawn_without_a_panic() {
             (1, -1.0),
             (i64::MAX, f64::INFINITY),
         ],
-        floor_block_ms: i64::MIN,
+        floor_block_ms: Some(i64::MIN),
         limits: vec![(i64::MIN, Some(f64::INFINITY)), (0, Some(0.0))],
         fit: Some(Fit {
             from_ms: i64::MIN,
@@ -281,4 +283,77 @@ fn ticks_are_few_and_round() {
     for span in [0, 1, 1000, i64::MAX] {
         assert!(axis::time_ticks(-5, span, 10, Times::Seconds).len() <= 21);
     }
+}
+
+#[test]
+fn marks_have_numbers_where_there_is_room_and_a_hint_each() {
+    let mut panel = leak(1000, 60_000);
+    let (from, minute) = (panel.from_ms, 60_000);
+    let mark = |at: i64, number| Mark {
+        time_ms: from + at * minute,
+        number,
+        is_kill: number == 3,
+        hint: format!("<{number}> \u{1b}"),
+    };
+    panel.marks = vec![mark(-1, 1), mark(100, 2), mark(101, 3), mark(900, 4)];
+    let text = figure(&panel, Times::Offset(3600), "a \"label\"");
+    let document = Document::parse(&text).unwrap();
+    let root = document.root_element();
+    assert_eq!(root.attribute("aria-label"), Some("a \"label\""));
+    assert!(!text.contains("<style"));
+    let marks = document.descendants().filter(|node| {
+        node.attribute("class")
+            .is_some_and(|class| class.starts_with("mark"))
+    });
+    let marks: Vec<(String, bool)> = marks
+        .map(|mark| {
+            let part = |name| mark.children().find(|child| child.has_tag_name(name));
+            let hint = part("title")
+                .and_then(|title| title.text())
+                .unwrap_or_default();
+            (hint.to_owned(), part("text").is_some())
+        })
+        .collect();
+    let expected = [("<2>", true), ("<3>", false), ("<4>", true)];
+    assert_eq!(marks.len(), expected.len(), "one before the beginning");
+    for ((hint, numbered), (number, is_numbered)) in marks.iter().zip(expected) {
+        assert!(
+            hint.starts_with(number) && *numbered == is_numbered,
+            "{hint}"
+        );
+    }
+}
+
+#[test]
+fn a_value_that_is_not_finite_breaks_the_line() {
+    let (x, y) = (
+        axis::Scale {
+            low: 0.0,
+            high: 10.0,
+            start: 0.0,
+            end: 100.0,
+        },
+        axis::Scale {
+            low: 0.0,
+            high: 10.0,
+            start: 100.0,
+            end: 0.0,
+        },
+    );
+    let points = [(0, 1.0), (1, 2.0), (2, f64::NAN), (3, 4.0), (9, 5.0)];
+    let path = trace::series(&points, Some(i64::MAX), x, y);
+    assert_eq!(path.matches('M').count(), 2, "{path}");
+    assert!(trace::series(&[(0, f64::NAN)], None, x, y).is_empty());
+}
+
+#[test]
+fn ticks_are_round_in_the_zone_that_is_shown() {
+    let from = 1_700_000_000_000;
+    let ticks = axis::time_ticks(from, from + 24 * HOUR, 10, Times::Offset(19_800));
+    for (_, label) in &ticks {
+        assert!(label.ends_with(":00"), "{label}");
+    }
+    // 22:13 in UTC is 03:43 in India.
+    assert_eq!(ticks.first().unwrap().1, "11-15 06:00");
+    assert_eq!((ticks.first().unwrap().0 + 19_800_000) % (3 * HOUR), 0);
 }

@@ -6,15 +6,22 @@ use std::fmt::Write as _;
 /// Times the usual step from which on there is a gap.
 const GAP_STEPS: i64 = 5;
 
-/// The series as a path: the minimum and maximum of each pixel, broken at gaps.
-pub fn series(points: &[(i64, f64)], x: Scale, y: Scale) -> String {
-    let gap = usual_step(points).saturating_mul(GAP_STEPS);
+/// The series as a path: the minimum and maximum of each pixel, broken at gaps: where there is no finite
+/// value, or none for `longest_step_ms`.
+pub fn series(points: &[(i64, f64)], longest_step_ms: Option<i64>, x: Scale, y: Scale) -> String {
+    let gap = longest_step_ms.unwrap_or_else(|| usual_step(points).saturating_mul(GAP_STEPS));
     let mut path = String::new();
     let mut column: Option<Column> = None;
     let mut before: Option<i64> = None;
-    for (time, value) in points.iter().filter(|(_, value)| value.is_finite()) {
+    let mut is_gap = false;
+    for (time, value) in points {
+        if !value.is_finite() {
+            is_gap = true;
+            continue;
+        }
         let place = x.at(*time as f64).round();
-        let broken = before.is_some_and(|before| time.saturating_sub(before) > gap);
+        let broken = is_gap || before.is_some_and(|before| time.saturating_sub(before) > gap);
+        is_gap = false;
         match &mut column {
             Some(open) if open.place == place && !broken => open.take(*value),
             _ => {

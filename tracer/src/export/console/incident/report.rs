@@ -445,7 +445,7 @@ fn of_limit(usage: Option<u64>, limit: Option<u64>) -> String {
 }
 
 /// At spaces; a longer word gets a line of its own.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
+pub fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     let mut chars = 0;
     for word in text.split_whitespace() {

@@ -1,0 +1,253 @@
+//! `memtrace leaks`: what leaks now, as the running agent judges it, with what that rests on.
+
+mod block;
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use clap::Args;
+use globset::GlobMatcher;
+
+use crate::{
+    analysis::State,
+    analyze::FailOn,
+    api::{
+        client::{Blocking, Client, ClientError},
+        query::{CgroupQuery, LeakQuery},
+        records::{DEFAULT_SOCKET, LeakRecord, Listed},
+    },
+    cli,
+    export::console::incident::shown,
+    identity::pod_name::{self, PodName},
+    incidents::Screen,
+    moment::Zone,
+};
+
+pub const EXAMPLES: &str = "\
+Examples:
+  sudo memtrace leaks                                what leaks on this host, the most certain first
+  sudo memtrace leaks --all                          also what only grows
+  sudo memtrace leaks --pod shop/cart-7c9d           only in this pod; NAME alone: in any namespace
+  sudo memtrace leaks --fail-on confirmed            for scripts: exit code 3 if there is one
+  sudo memtrace leaks --json | jq -r '[.cgroup, .state, .rate_bytes_per_hour.mid] | @tsv'
+
+Exit codes: 0 done, also when nothing leaks; 1 failed, or no agent runs; 2 wrong usage;
+3 something reached what --fail-on names; 77 not permitted.";
+
+/// The agent tells no more of them at once.
+const MOST_LEAKS: usize = 200;
+/// Cgroups counted where none leaks.
+const MOST_CGROUPS: usize = 100_000;
+
+#[derive(Debug, Args)]
+pub struct LeaksArgs {
+    /// Also what grows and is no leak (yet), and why
+    #[arg(long)]
+    pub all: bool,
+
+    /// Only cgroups whose path matches: '*' matches any characters, '/' included
+    #[arg(long, value_name = "GLOB", value_parser = cli::glob)]
+    pub cgroup: Option<GlobMatcher>,
+
+    /// Only in this pod: NAMESPACE/NAME, or NAME
+    #[arg(long, value_name = "POD", value_parser = pod_name::parse)]
+    pub pod: Option<PodName>,
+
+    /// Exit with code 3 if any that is told is in this state or a worse one
+    #[arg(long, value_enum, value_name = "STATE")]
+    pub fail_on: Option<FailOn>,
+
+    /// One JSON object a line: a `leak` line of docs/json-lines.md whose `event` is null
+    #[arg(long)]
+    pub json: bool,
+
+    /// Times in UTC, not in the zone of this host; JSON is always in UTC
+    #[arg(long)]
+    pub utc: bool,
+
+    /// The socket of the running agent
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "MEMTRACE_API_SOCKET",
+        default_value = DEFAULT_SOCKET
+    )]
+    pub socket: PathBuf,
+}
+
+/// Whether `--fail-on` was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    Reached,
+}
+
+/// Why it cannot be said what leaks.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaksError {
+    #[error("{error}{}", recorded(error))]
+    Agent {
+        #[from]
+        error: ClientError,
+    },
+    #[error("the agent does not judge growth: it was started with --leaks off; start it without")]
+    Off,
+    #[error("cannot write: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// What can be done without an agent.
+fn recorded(error: &ClientError) -> &'static str {
+    match error {
+        ClientError::NotRunning { .. } => {
+            "\nhistory that was recorded is judged without one: memtrace analyze --help"
+        }
+        _ => "",
+    }
+}
+
+impl LeaksError {
+    /// For the shell.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            LeaksError::Agent { error } => error.exit_code(),
+            LeaksError::Off | LeaksError::Output(_) => 1,
+        }
+    }
+}
+
+/// What was asked of the agent.
+struct Answer {
+    leaks: Listed<LeakRecord>,
+    /// Of the cgroups asked for, those that are judged; counted where none leaks.
+    judged: Option<usize>,
+}
+
+/// Tells `out` what leaks; what is worth a remark goes to `remarks`. A reader that went away is no error.
+///
+/// # Errors
+/// No agent answers, or it does not judge.
+pub fn run(
+    args: &LeaksArgs,
+    screen: Screen,
+    out: &mut impl Write,
+    remarks: &mut impl Write,
+) -> Result<Outcome, LeaksError> {
+    let answer = ask(args)?;
+    match tell(args, &answer, screen, out, remarks) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+        Ok(()) | Err(_) => {}
+    }
+    let bad = match args.fail_on {
+        None => return Ok(Outcome::Done),
+        Some(FailOn::Suspected) => State::Suspected,
+        Some(FailOn::Confirmed) => State::Confirmed,
+    };
+    let reached = answer.leaks.items.iter().any(|leak| leak.state >= bad);
+    Ok(if reached {
+        Outcome::Reached
+    } else {
+        Outcome::Done
+    })
+}
+
+fn ask(args: &LeaksArgs) -> Result<Answer, LeaksError> {
+    let agent = Blocking::new(Client::new(&args.socket))?;
+    if !agent.agent()?.leaks {
+        return Err(LeaksError::Off);
+    }
+    let mut leaks = agent.leaks(&LeakQuery {
+        all: args.all,
+        limit: MOST_LEAKS,
+    })?;
+    leaks.items.retain(|leak| is_asked(args, leak));
+    let judged = if leaks.items.is_empty() {
+        let mut query = CgroupQuery {
+            limit: MOST_CGROUPS,
+            ..CgroupQuery::default()
+        };
+        query.selection.glob.clone_from(&args.cgroup);
+        if let Some(pod) = &args.pod {
+            query.selection.namespace.clone_from(&pod.namespace);
+            query.selection.pod = Some(pod.name.clone());
+        }
+        let rows = agent.cgroups(&query)?;
+        Some(rows.items.iter().filter(|row| row.leak.is_some()).count())
+    } else {
+        None
+    };
+    Ok(Answer { leaks, judged })
+}
+
+fn is_asked(args: &LeaksArgs, leak: &LeakRecord) -> bool {
+    args.cgroup
+        .as_ref()
+        .is_none_or(|glob| glob.is_match(&leak.cgroup))
+        && args.pod.as_ref().is_none_or(|pod| {
+            let names = leak.names.as_ref();
+            names.is_some_and(|names| pod.is_of(names))
+        })
+}
+
+fn tell(
+    args: &LeaksArgs,
+    answer: &Answer,
+    screen: Screen,
+    out: &mut impl Write,
+    remarks: &mut impl Write,
+) -> io::Result<()> {
+    let zone = Zone::choose(args.utc);
+    let leaks = &answer.leaks.items;
+    for (at, leak) in leaks.iter().enumerate() {
+        if args.json {
+            serde_json::to_writer(&mut *out, leak)?;
+            writeln!(out)?;
+            continue;
+        }
+        if at > 0 {
+            writeln!(out)?;
+        }
+        out.write_all(block::block(leak, &zone, screen.colour, screen.width).as_bytes())?;
+    }
+    if let Some(judged) = answer.judged {
+        let (one, all) = if args.all {
+            ("does not grow", "none grows")
+        } else {
+            ("does not leak", "none leaks")
+        };
+        let text = match (judged, &args.cgroup, &args.pod) {
+            (0, None, None) => {
+                "no cgroup is judged yet: judging takes some minutes after the start".to_owned()
+            }
+            (0, _, Some(pod)) => format!("no cgroup of pod {} is judged", shown(&pod.to_string())),
+            (0, Some(glob), _) => {
+                format!(
+                    "no cgroup that matches '{}' is judged",
+                    shown(glob.glob().glob())
+                )
+            }
+            (1, _, _) => format!("1 cgroup is judged, and {one}"),
+            (judged, _, _) => format!("{judged} cgroups are judged, and {all}"),
+        };
+        if args.json {
+            // Standard error that is closed must not hide what is asked for.
+            let _ = writeln!(remarks, "memtrace: {text}");
+        } else {
+            writeln!(out, "{text}")?;
+        }
+    }
+    if answer.leaks.left_out > 0 {
+        let more = answer.leaks.left_out;
+        let _ = writeln!(
+            remarks,
+            "memtrace: {more} more are not told: the first {MOST_LEAKS} are"
+        );
+    }
+    out.flush()
+}
+
+#[cfg(test)]
+#[path = "leaks/tests.rs"]
+mod tests;

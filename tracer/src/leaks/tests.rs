@@ -1,0 +1,148 @@
+use clap::Parser;
+
+use super::*;
+use crate::report::fixture;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    args: LeaksArgs,
+}
+
+const SCREEN: Screen = Screen {
+    colour: false,
+    width: None,
+};
+
+fn args(line: &[&str]) -> LeaksArgs {
+    let line = ["leaks", "--utc"].iter().chain(line);
+    Line::try_parse_from(line)
+        .map_err(|e| e.to_string())
+        .unwrap()
+        .args
+}
+
+fn leak() -> LeakRecord {
+    *fixture::live().details.unwrap().leak.unwrap()
+}
+
+fn answer(leaks: Vec<LeakRecord>, judged: Option<usize>) -> Answer {
+    Answer {
+        leaks: Listed {
+            time: jiff::Timestamp::UNIX_EPOCH,
+            items: leaks,
+            left_out: 0,
+        },
+        judged,
+    }
+}
+
+/// Standard output and error.
+fn told(line: &[&str], answer: &Answer) -> (String, String) {
+    let (mut out, mut remarks) = (Vec::new(), Vec::new());
+    tell(&args(line), answer, SCREEN, &mut out, &mut remarks).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (text(out), text(remarks))
+}
+
+#[test]
+fn a_leak_is_told_with_all_that_it_rests_on() {
+    let (text, _) = told(&[], &answer(vec![leak()], None));
+    for part in [
+        "shop/cart-7c9d/app: leak confirmed since 2026-11-21T08:12:26Z",
+        "rate          60.0 MiB/h (58.0 to 62.0)",
+        "grows since   2026-11-21T07:12:26Z ± 4m00s",
+        "to the limit  4h52m (4h26m or more), its own limit of 512M",
+        "evidence      the floor rose by",
+        "rejected      noise (growth is 90 times the scatter",
+        "not excluded  not yet verified (50 % of",
+        "who           python3 (pid 31001), 97 % of the growth: +90.0M in 1h30m",
+        "code          leak < serve < main: 61.0M ±6.0M resident, grew 20.0M ±2.0M",
+    ] {
+        assert!(text.contains(part), "{part}:\n{text}");
+    }
+}
+
+#[test]
+fn it_fits_the_terminal() {
+    let text = block::block(&leak(), &Zone::utc(), false, Some(80));
+    assert!(
+        text.lines().all(|line| line.chars().count() <= 80),
+        "{text}"
+    );
+    assert!(text.contains("python3 (pid 31001)"), "{text}");
+}
+
+#[test]
+fn where_nothing_leaks_it_says_how_many_are_judged() {
+    for (line, judged, expected) in [
+        (&[][..], 7, "7 cgroups are judged, and none leaks\n"),
+        (&["--all"], 7, "7 cgroups are judged, and none grows\n"),
+        (&[], 1, "1 cgroup is judged, and does not leak\n"),
+        (&["--pod", "a/b"], 0, "no cgroup of pod a/b is judged\n"),
+        (
+            &["--cgroup", "/x*"],
+            0,
+            "no cgroup that matches '/x*' is judged\n",
+        ),
+    ] {
+        assert_eq!(told(line, &answer(Vec::new(), Some(judged))).0, expected);
+    }
+    let (out, remarks) = told(&["--json"], &answer(Vec::new(), Some(7)));
+    assert!(out.is_empty() && remarks.contains("none leaks"));
+}
+
+#[test]
+fn json_is_a_leak_a_line() {
+    let (text, _) = told(&["--json"], &answer(vec![leak(), leak()], None));
+    let read: Vec<LeakRecord> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(read, [leak(), leak()]);
+}
+
+#[test]
+fn a_pod_or_a_glob_chooses() {
+    for (line, is_chosen) in [
+        (&[][..], true),
+        (&["--pod", "cart-7c9d"], true),
+        (&["--pod", "shop/cart-7c9d"], true),
+        (&["--pod", "other/cart-7c9d"], false),
+        (&["--cgroup", "/kubepods*"], true),
+        (&["--cgroup", "/system*"], false),
+    ] {
+        assert_eq!(is_asked(&args(line), &leak()), is_chosen, "{line:?}");
+    }
+}
+
+#[test]
+fn nothing_hostile_reaches_the_terminal() {
+    let mut hostile = leak();
+    hostile.names = None;
+    hostile.cgroup = fixture::HOSTILE.into();
+    hostile.limit_cgroup = Some(fixture::HOSTILE.into());
+    hostile.processes[0].comm = Some(fixture::HOSTILE.into());
+    hostile.stacks[0].frames = vec![fixture::HOSTILE.into()];
+    let (text, _) = told(&[], &answer(vec![hostile], None));
+    let bad = |c: char| (c.is_control() && c != '\n') || c == '\u{202e}';
+    assert!(!text.contains(bad), "{text}");
+    assert!(!text.lines().any(|line| line.starts_with("```")), "{text}");
+}
+
+#[test]
+fn without_an_agent_the_error_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("agent.sock");
+    let line = ["--socket", socket.to_str().unwrap()];
+    let error = run(&args(&line), SCREEN, &mut Vec::new(), &mut Vec::new()).unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    let text = error.to_string();
+    for part in [
+        "memtrace run",
+        "systemctl start memtrace",
+        "memtrace analyze",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+}

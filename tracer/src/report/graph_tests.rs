@@ -1,0 +1,97 @@
+use super::super::{
+    events::events,
+    fixture::{live, stored},
+};
+use super::*;
+use crate::api::records::Point;
+
+fn drawn(facts: &Facts) -> Vec<Graph> {
+    let zone = Zone::utc();
+    graphs(facts, &events(facts, &zone).told, &zone)
+}
+
+fn series(step_seconds: f64, seconds: &[i64]) -> Series {
+    Series {
+        step_seconds,
+        points: seconds
+            .iter()
+            .map(|at| Point {
+                time: Timestamp::from_second(*at).unwrap(),
+                usage_bytes: *at as u64,
+                anon_bytes: None,
+                effective_limit_bytes: Some(if *at < 500 { 1 } else { 2 }),
+            })
+            .collect(),
+    }
+}
+
+#[test]
+fn of_each_time_the_finest_points_are_taken_and_gaps_stay_gaps() {
+    let all = [
+        series(10.0, &[600, 610, 620, 700]),
+        series(100.0, &[100, 200, 300, 400, 500, 600, 700]),
+    ];
+    let (points, limits) = joined(&all, None);
+    let told: Vec<Option<u64>> = points.iter().map(|point| point.usage_bytes).collect();
+    let known = |values: &[u64]| values.iter().map(|value| Some(*value)).collect::<Vec<_>>();
+    let mut expected = known(&[100, 200, 300, 400, 500, 600, 610, 620]);
+    expected.extend([None, Some(700)]);
+    assert_eq!(told, expected);
+    let limits: Vec<_> = limits.iter().map(|limit| limit.limit_bytes).collect();
+    assert_eq!(limits, [Some(1), Some(2)]);
+    let from = Timestamp::from_second(605).unwrap();
+    assert_eq!(joined(&all, Some(from)).0.len(), 4);
+    assert!(joined(&[], None).0.is_empty());
+}
+
+#[test]
+fn a_graph_has_the_events_that_lie_in_it() {
+    let graphs = drawn(&live());
+    assert_eq!(graphs.len(), 2, "the history, and what led up to the kill");
+    assert_eq!(graphs[0].events, [1, 2, 3, 4, 5, 6]);
+    assert_eq!(graphs[1].events, [3]);
+    assert!(
+        graphs[0]
+            .points
+            .iter()
+            .any(|point| point.usage_bytes.is_none())
+    );
+    let (panel, _) = graphs[1].panel();
+    assert!(panel.marks[0].is_kill);
+    assert_eq!(panel.marks[0].time_ms, panel.to_ms);
+}
+
+#[test]
+fn characters_show_the_rise_to_the_limit_and_the_kill() {
+    let graphs = drawn(&stored());
+    let text = graphs[0].characters(&Zone::utc());
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with(" limit 512M ┤"), "{text}");
+    assert!(lines[0].contains('┄') && lines[0].ends_with('█'), "{text}");
+    assert_eq!(
+        lines[7].chars().filter(|char| *char == '█').count(),
+        COLUMNS,
+        "{text}"
+    );
+    assert!(text.contains("2026-11-21T07:37:31Z"), "{text}");
+    let widest = lines.iter().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(13 + COLUMNS), "{text}");
+}
+
+#[test]
+fn a_limit_far_above_is_named_and_does_not_flatten_the_graph() {
+    let mut facts = stored();
+    if let Some(charged) = &mut facts.incidents[0].charged {
+        charged.limit_bytes = Some(1 << 40);
+    }
+    let text = drawn(&facts)[0].characters(&Zone::utc());
+    assert!(text.contains("limit 1.0T, far above"), "{text}");
+    assert!(text.lines().next().unwrap().contains('█'), "{text}");
+}
+
+#[test]
+fn a_single_point_is_no_graph() {
+    let mut facts = stored();
+    facts.incidents[0].evidence.usage.truncate(1);
+    assert!(drawn(&facts).is_empty());
+}

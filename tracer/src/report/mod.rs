@@ -1,0 +1,25 @@
+//! `memtrace report`: the debugging timeline of one container, as a page, a ticket or JSON.
+//!
+//! - `gather`: asks the agent and reads the store; `facts` is what it brings.
+//! - `story`: facts → [`story::Report`], what every format tells; pure, like all below.
+//! - `events`: what happened, in order of time.
+//! - `graph`: memory against limit, as a picture and in characters.
+//! - `advice`: what to do next.
+//! - `html`, `markdown`: the formats; JSON is the report itself.
+
+mod advice;
+mod command;
+mod events;
+mod facts;
+mod gather;
+mod graph;
+mod html;
+mod markdown;
+mod story;
+
+#[cfg(test)]
+pub(crate) mod fixture;
+#[cfg(test)]
+mod tests;
+
+pub use command::{EXAMPLES, ReportArgs, ReportError, run};
