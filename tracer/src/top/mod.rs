@@ -2,6 +2,7 @@
 mod app;
 mod columns;
 mod details;
+mod draw;
 mod filter;
 #[cfg(test)]
 mod fixture;

@@ -36,7 +36,22 @@ pub fn fit(text: &str, columns: usize) -> String {
     format!("{}…{}", head.concat(), tail.concat())
 }
 
-/// The same, filled with spaces on the right.
+/// The beginning of `text`, `…` last where it was cut.
+pub fn head(text: &str, columns: usize) -> String {
+    let text = escape::assured(text, MOST_CHARS);
+    if width(&text) <= columns {
+        return text.into_owned();
+    }
+    let Some(room) = columns.checked_sub(1) else {
+        return String::new();
+    };
+    let span = Span::raw(text.as_ref());
+    let pieces = span.styled_graphemes(Style::default());
+    let head = within(pieces.map(|grapheme| grapheme.symbol), room);
+    head.concat() + "…"
+}
+
+/// As [`fit`], filled with spaces on the right.
 pub fn left(text: &str, columns: usize) -> String {
     let mut text = fit(text, columns);
     let missing = columns.saturating_sub(width(&text));
