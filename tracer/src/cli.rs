@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
 use globset::{Glob, GlobMatcher};
 
 use crate::{
+    agent::ApiAt,
     analysis::{ThresholdError, Thresholds},
     analyze::{self, AnalyzeArgs},
     export::otlp::OtlpFlags,
@@ -137,6 +138,17 @@ pub struct RunArgs {
         help_heading = "HTTP"
     )]
     pub listen: Option<SocketAddr>,
+
+    /// Answer other programs of this host on a Unix socket there, root's alone; `none`: nowhere
+    /// [default: /run/memtrace/agent.sock]
+    #[arg(
+        long,
+        value_name = "PATH|none",
+        env = "MEMTRACE_API_SOCKET",
+        value_parser = api_socket,
+        help_heading = "HTTP"
+    )]
+    pub api_socket: Option<ApiAt>,
 }
 
 const OOM_EXAMPLES: &str = "\
@@ -417,6 +429,14 @@ fn address(text: &str) -> Result<SocketAddr, String> {
         "write an IP address and a port: 127.0.0.1:9464, [::1]:9464, or 0.0.0.0:9464 for all interfaces"
             .to_owned()
     })
+}
+
+fn api_socket(text: &str) -> Result<ApiAt, String> {
+    match text {
+        "" => Err("write the path of a socket, or none".to_owned()),
+        "none" => Ok(ApiAt::Nowhere),
+        path => Ok(ApiAt::Only(path.into())),
+    }
 }
 
 pub(crate) fn glob(text: &str) -> Result<GlobMatcher, String> {

@@ -9,8 +9,9 @@ use std::{
 
 use clap::{CommandFactory as _, Parser as _};
 use memtrace::{
-    agent::{self, Config, Output, RunError},
+    agent::{self, ApiAt, Config, Output, RunError},
     analyze::{self, AnalyzeArgs, Outcome},
+    api::records::DEFAULT_SOCKET,
     cli::{Cli, Command, DoctorArgs, OomArgs, OutputArg, RunArgs, Switch},
     doctor,
     export::otlp::OtlpConfig,
@@ -165,6 +166,9 @@ fn run(args: RunArgs) -> ExitCode {
         otlp,
         naming,
         listen: args.listen,
+        api: args
+            .api_socket
+            .unwrap_or_else(|| ApiAt::Usual(DEFAULT_SOCKET.into())),
     };
     trace(config)
 }
@@ -206,6 +210,8 @@ fn oom(args: OomArgs) -> ExitCode {
         otlp: None,
         naming: NamingConfig::default(),
         listen: None,
+        // The agent that runs as a service answers.
+        api: ApiAt::Nowhere,
     })
 }
 

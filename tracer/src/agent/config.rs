@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::{
     analysis::Thresholds,
+    api::server::ApiError,
     export::{otlp::OtlpConfig, prometheus::ListenError},
     host::HostError,
     identity::{options::NamingConfig, sources::SourcesError},
@@ -49,6 +50,17 @@ pub struct Config {
     pub naming: NamingConfig,
     /// Where HTTP requests are answered; `None`: nowhere.
     pub listen: Option<SocketAddr>,
+    pub api: ApiAt,
+}
+
+/// Where other programs of this host are answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ApiAt {
+    /// There, or not at all.
+    Usual(PathBuf),
+    /// Nowhere else: without it the agent does not start.
+    Only(PathBuf),
+    Nowhere,
 }
 
 /// memtrace cannot run.
@@ -68,6 +80,8 @@ pub enum RunError {
     Names(#[from] SourcesError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Api(#[from] ApiError),
     #[error("cannot write the output: {0}")]
     Output(io::Error),
     #[error("no thread can be started: {0}")]

@@ -16,5 +16,5 @@ mod running_commands;
 pub mod signals;
 pub mod stacks;
 
-pub use config::{Config, Output, RunError};
+pub use config::{ApiAt, Config, Output, RunError};
 pub use run::{Pods, run};

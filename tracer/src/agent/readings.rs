@@ -194,7 +194,7 @@ impl Readings {
                 Ok(depth) => {
                     cgroups.read(id, watched.reading);
                     if depth == ReadDepth::Full {
-                        cgroups.ran(id, watched.reader.cpu_ns(&mut self.buffer));
+                        cgroups.read_in_full(id, watched.reader.cpu_ns(&mut self.buffer));
                         done.in_full.push(id);
                     }
                 }

@@ -2,15 +2,18 @@
 
 mod asked;
 mod claims;
+mod details;
 mod growth;
 mod incidents;
 mod limits;
 mod naming;
 mod pods;
 mod reports;
+mod rows;
 mod stacks;
 mod standing;
 mod telling;
+mod timelines;
 mod witness;
 
 use std::{
@@ -22,6 +25,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use crate::{
+    api::server::ApiServer,
     export::prometheus::Endpoint,
     host::{
         hierarchy::CgroupHierarchy,
@@ -111,6 +115,8 @@ struct Agent {
     otlp: Option<OtlpExport>,
     /// `None`: nobody can ask.
     endpoint: Option<Endpoint>,
+    /// `None`: no other program of this host can ask.
+    api: Option<ApiServer>,
     naming: Naming,
     reports: Reports,
     limit_pace: limits::Pace,
@@ -123,6 +129,8 @@ struct Agent {
     serving: Serving,
     /// As of the last interval.
     host: HostReading,
+    /// When the last interval ended.
+    read_at: SystemTime,
     started: SystemTime,
     clock: Instant,
     rediscovered: Instant,
@@ -182,6 +190,7 @@ impl Agent {
             )?),
             None => None,
         };
+        let api = asked::api(&config.api, config.state_dir.clone())?;
         let readings = Readings::new(hierarchy, most);
         let store = match &config.state_dir {
             Some(directory) => Some(Store::open(directory, StoreLimits::default())?),
@@ -211,6 +220,7 @@ impl Agent {
             processes: Processes::new(config.interval, beginning()),
             proc: ProcRoot::default(),
             host: HostReading::default(),
+            read_at: SystemTime::now(),
             started: SystemTime::now(),
             clock: Instant::now(),
             rediscovered: Instant::now(),
@@ -226,6 +236,7 @@ impl Agent {
             event_ring,
             otlp,
             endpoint,
+            api,
             _state_lock: state_lock,
         };
         agent.start_stacks()?;
@@ -290,6 +301,7 @@ impl Agent {
                 update = Naming::heard(&mut self.naming) => self.hear(update)?,
                 found = Stacks::heard(&mut self.stacks) => self.found_stacks(found),
                 ask = asked::next(&mut self.endpoint) => self.answer(ask),
+                ask = asked::next_of_api(&mut self.api) => self.answer_api(ask),
             }
             for record in events {
                 self.event(&record)?;
@@ -407,6 +419,7 @@ impl Agent {
         }
 
         self.host = host;
+        self.read_at = SystemTime::now();
         self.follow_names()?;
         self.tell_interval(host)?;
         if let Some(endpoint) = &self.endpoint {

@@ -243,6 +243,11 @@ impl Stacks {
             .unwrap_or_default()
     }
 
+    /// The last profile of a cgroup; `None` if it is not watched, or nothing was sampled of it yet.
+    pub fn profile_of(&self, id: u64) -> Option<Arc<Profile>> {
+        self.held.get(&id).map(|held| Arc::clone(&held.profile))
+    }
+
     /// The last profile of every watched cgroup that was made after `since`.
     pub fn profiles(&self, since: Option<Instant>) -> Vec<(u64, Arc<Profile>)> {
         self.held

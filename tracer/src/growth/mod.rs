@@ -8,8 +8,9 @@
 //! - `sample`: what of a cgroup is judged, against which limit.
 //! - `lineage`: a cgroup that comes again under its name goes on with the analysis of the former.
 //! - `share`: which processes account for the growth.
-//! - `record`: what outputs get at a change.
+//! - `record`: what outputs get at a change; `current`: the same while nothing changes.
 
+mod current;
 mod judged;
 mod lineage;
 mod record;

@@ -55,6 +55,8 @@ pub struct Cgroup {
     /// `usage_bytes`, one value an interval.
     pub usage_history: History,
     pub(super) before: Option<Before>,
+    /// All its files were read in this interval.
+    pub(super) read_in_full: bool,
     pub(super) window: Option<Box<Window>>,
     /// Something changed since it was last told.
     pub(super) changed: bool,
@@ -66,6 +68,9 @@ pub(super) struct Before {
     at: Duration,
     memory: MemoryReading,
     mapped_bytes: u64,
+    stall_ns: u64,
+    /// End of the interval in which pressure was read last.
+    pressure_at: Duration,
 }
 
 /// What one interval found out about a cgroup.
@@ -111,6 +116,7 @@ impl Cgroup {
             has_children: false,
             usage_history: History::default(),
             before: None,
+            read_in_full: false,
             window: None,
             changed: true,
         }
@@ -118,6 +124,11 @@ impl Cgroup {
 
     pub fn is_removed(&self) -> bool {
         self.removed_at.is_some()
+    }
+
+    /// Kills of processes of this very cgroup that were seen.
+    pub fn oom_kills(&self) -> u64 {
+        self.oom_kills.iter().map(|kills| kills.count).sum()
     }
 
     /// The counters of now.
@@ -163,6 +174,12 @@ impl Cgroup {
                 let rate = |now: Option<u64>, before: Option<u64>| {
                     change(now, before).filter(|rate| *rate >= 0.0)
                 };
+                // Its file is not read in each interval: what came in the meantime came over all of it.
+                let waited = now.saturating_sub(before.pressure_at).as_secs_f64() * 1e9;
+                let pressure = |now: Option<u64>, before: Option<u64>| {
+                    let ns = now?.checked_sub(before?)? as f64;
+                    Some((ns / waited).min(1.0))
+                };
                 self.rates = Rates {
                     growth_bytes_per_second: change(
                         self.memory.usage_bytes,
@@ -178,13 +195,30 @@ impl Cgroup {
                         before.memory.major_faults,
                     ),
                     mapped_bytes_per_second: rate(Some(mapped_bytes), Some(before.mapped_bytes)),
+                    reclaim_stall_ratio: rate(Some(counters.stall_ns), Some(before.stall_ns))
+                        .map(|ns| ns / 1e9),
+                    pressure_some_ratio: pressure(
+                        self.memory.pressure.some_ns,
+                        before.memory.pressure.some_ns,
+                    ),
+                    pressure_full_ratio: pressure(
+                        self.memory.pressure.full_ns,
+                        before.memory.pressure.full_ns,
+                    ),
                 };
             }
         }
+        let pressure_at = match self.before {
+            Some(before) if !self.read_in_full => before.pressure_at,
+            _ => now,
+        };
+        self.read_in_full = false;
         self.before = Some(Before {
             at: now,
             memory: self.memory,
             mapped_bytes,
+            stall_ns: counters.stall_ns,
+            pressure_at,
         });
     }
 

@@ -165,9 +165,10 @@ impl Cgroups {
         std::mem::take(&mut self.limit_changes)
     }
 
-    /// CPU time, which changes all the time and is not told.
-    pub fn ran(&mut self, id: u64, cpu_ns: Option<u64>) {
+    /// All files of the cgroup were read, with its CPU time, which changes all the time and is not told.
+    pub fn read_in_full(&mut self, id: u64, cpu_ns: Option<u64>) {
         if let Some(cgroup) = self.by_id.get_mut(&id) {
+            cgroup.read_in_full = true;
             cgroup.cpu_ns = cpu_ns;
         }
     }

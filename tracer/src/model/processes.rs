@@ -1,6 +1,7 @@
 //! The processes that grow: who was active in the kernel's counts, and what `/proc` says of them.
 
 use std::{
+    cmp::Ordering,
     collections::{HashMap, HashSet},
     time::Duration,
 };
@@ -370,14 +371,30 @@ impl Processes {
             }
         }
         for processes in growing.values_mut() {
-            let growth = |process: &ProcessSnapshot| {
-                process.growth_bytes_per_second.unwrap_or(f64::NEG_INFINITY)
-            };
-            processes.sort_by(|a, b| growth(b).total_cmp(&growth(a)).then(a.tgid.cmp(&b.tgid)));
+            processes.sort_by(|a, b| fastest_first(a, b));
             processes.truncate(most);
         }
         growing
     }
+
+    /// The fastest growing processes of these cgroups together.
+    pub fn growing_in(&self, cgroup_ids: &HashSet<u64>, most: usize) -> Vec<&ProcessSnapshot> {
+        let mut growing: Vec<&ProcessSnapshot> = self
+            .by_key
+            .iter()
+            .filter(|(key, _)| cgroup_ids.contains(&key.cgroup_id))
+            .filter_map(|(_, process)| process.snapshot.as_ref())
+            .collect();
+        growing.sort_by(|a, b| fastest_first(a, b));
+        growing.truncate(most);
+        growing
+    }
+}
+
+fn fastest_first(a: &ProcessSnapshot, b: &ProcessSnapshot) -> Ordering {
+    let growth =
+        |process: &ProcessSnapshot| process.growth_bytes_per_second.unwrap_or(f64::NEG_INFINITY);
+    growth(b).total_cmp(&growth(a)).then(a.tgid.cmp(&b.tgid))
 }
 
 /// Whether two start times are of one process: they may be rounded on different clocks.

@@ -195,6 +195,11 @@ pub struct Rates {
     pub faults_per_second: Option<f64>,
     pub major_faults_per_second: Option<f64>,
     pub mapped_bytes_per_second: Option<f64>,
+    /// Time that tasks of this very cgroup stalled in reclaim, all together, to time passed.
+    pub reclaim_stall_ratio: Option<f64>,
+    /// Share of the time in which some, or all, tasks waited for memory; v2 only.
+    pub pressure_some_ratio: Option<f64>,
+    pub pressure_full_ratio: Option<f64>,
 }
 
 /// The smallest limit over a cgroup, its ancestors and the machine.

@@ -12,6 +12,7 @@
 //! - `kernel_count`: the count of kills when memtrace last looked, beside that directory.
 //! - `growth`: what the growth analysis knows, beside that directory.
 //! - `reader`: folds the records of an incident into one.
+//! - `index`: which incidents there are, without holding them.
 //!
 //! Must not decide what an incident is, nor format for people.
 //!
@@ -19,6 +20,7 @@
 
 mod directory;
 pub mod growth;
+pub mod index;
 mod kernel_count;
 mod lock;
 mod prune;

@@ -44,20 +44,9 @@ pub fn read(state_dir: &Path) -> Result<Incidents, StoreError> {
     };
     found.exists = true;
     let mut folded = Folded::default();
-    for (number, bytes) in newest(&directory, &mut found)? {
-        let segment = match directory.read_segment(number) {
-            Ok(Some(segment)) => segment,
-            // Pruned in the meantime.
-            Ok(None) => continue,
-            Err(error) => {
-                log::warn!("{error}");
-                found.damaged += 1;
-                continue;
-            }
-        };
-        found.damaged += read_segment(segment, bytes, &mut folded)
-            .map_err(|source| StoreError::io("read", &directory.segment_path(number), source))?;
-    }
+    let read = each(&directory, &mut |incident, _| folded.add(incident))?;
+    found.damaged = read.damaged;
+    found.unread_bytes = read.unread_bytes;
     found.incidents = folded.incidents;
     found
         .incidents
@@ -65,8 +54,60 @@ pub fn read(state_dir: &Path) -> Result<Incidents, StoreError> {
     Ok(found)
 }
 
+/// Where a record lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub segment: u64,
+    pub offset: u64,
+    /// With its newline.
+    pub bytes: u64,
+}
+
+/// What reading came to.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// As [`Incidents::damaged`].
+    pub damaged: u64,
+    /// As [`Incidents::unread_bytes`].
+    pub unread_bytes: u64,
+}
+
+/// Hands every record to `take`, oldest segment first, one at a time.
+pub fn each(
+    directory: &Directory,
+    take: &mut dyn FnMut(Incident, Place),
+) -> Result<Read, StoreError> {
+    let mut read = Read::default();
+    for (number, bytes) in newest(directory, &mut read)? {
+        let segment = match directory.read_segment(number) {
+            Ok(Some(segment)) => segment,
+            // Pruned in the meantime.
+            Ok(None) => continue,
+            Err(error) => {
+                log::warn!("{error}");
+                read.damaged += 1;
+                continue;
+            }
+        };
+        let mut placed = |incident, offset, bytes| {
+            let segment = number;
+            take(
+                incident,
+                Place {
+                    segment,
+                    offset,
+                    bytes,
+                },
+            );
+        };
+        read.damaged += read_segment(segment, bytes, &mut placed)
+            .map_err(|source| StoreError::io("read", &directory.segment_path(number), source))?;
+    }
+    Ok(read)
+}
+
 /// The newest segments that are not too much together, oldest first, with the bytes to read of each.
-fn newest(directory: &Directory, found: &mut Incidents) -> Result<Vec<(u64, u64)>, StoreError> {
+fn newest(directory: &Directory, read: &mut Read) -> Result<Vec<(u64, u64)>, StoreError> {
     let mut left = MOST_BYTES;
     let mut segments = Vec::new();
     for number in directory.segments()?.into_iter().rev() {
@@ -76,7 +117,7 @@ fn newest(directory: &Directory, found: &mut Incidents) -> Result<Vec<(u64, u64)
             Ok(None) | Err(_) => 0,
         };
         if bytes > left {
-            found.unread_bytes = found.unread_bytes.saturating_add(bytes);
+            read.unread_bytes = read.unread_bytes.saturating_add(bytes);
             // Older ones that fit would leave a gap.
             left = 0;
             continue;
@@ -112,13 +153,19 @@ impl Folded {
 }
 
 /// Reads about `bytes` of a segment: as long as it was, and the end of a line begun there.
-fn read_segment(segment: File, bytes: u64, folded: &mut Folded) -> io::Result<u64> {
+/// `take` gets each record with its offset and length; gives how many are damaged.
+fn read_segment(
+    segment: File,
+    bytes: u64,
+    take: &mut dyn FnMut(Incident, u64, u64),
+) -> io::Result<u64> {
     let mut reader = BufReader::with_capacity(64 * 1024, segment);
     let mut line = Vec::new();
     let mut damaged = 0;
     let mut done = 0;
     while done < bytes {
         line.clear();
+        let begin = done;
         done += read_line(&mut reader, &mut line)?;
         if line.is_empty() {
             break;
@@ -128,7 +175,7 @@ fn read_segment(segment: File, bytes: u64, folded: &mut Folded) -> io::Result<u6
             done += read_line(&mut reader, &mut line)?;
         }
         match line.strip_suffix(b"\n").map(serde_json::from_slice) {
-            Some(Ok(incident)) => folded.add(incident),
+            Some(Ok(incident)) => take(incident, begin, done - begin),
             Some(Err(_)) | None => damaged += 1,
         }
         if line.len() > MOST_LINE_BYTES {

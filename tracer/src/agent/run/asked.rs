@@ -1,9 +1,10 @@
-//! Answers to what is asked over HTTP, between two events of the loop.
+//! Answers to what is asked over HTTP and the API's socket, between two events of the loop.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
-    agent::otlp,
+    agent::{config::ApiAt, otlp},
+    api::server::{ApiError, ApiServer, Ask as ApiAsk},
     export::{
         otlp::ResourceContext,
         prometheus::{Ask, Endpoint, Health, ListenError},
@@ -37,7 +38,38 @@ pub async fn next(endpoint: &mut Option<Endpoint>) -> Ask {
     }
 }
 
+/// Starts to answer other programs of this host. Where nobody asked for it, tracing goes on without.
+pub fn api(at: &ApiAt, state_dir: Option<PathBuf>) -> Result<Option<ApiServer>, ApiError> {
+    match at {
+        ApiAt::Nowhere => Ok(None),
+        ApiAt::Only(path) => ApiServer::start(path, state_dir).map(Some),
+        ApiAt::Usual(path) => Ok(ApiServer::start(path, state_dir)
+            .inspect_err(|error| log::warn!("no answers to other programs of this host: {error}"))
+            .ok()),
+    }
+}
+
+/// The next question of the API; never, without one.
+pub async fn next_of_api(api: &mut Option<ApiServer>) -> ApiAsk {
+    match api {
+        Some(api) => api.asked().await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Agent {
+    /// Who asked may have gone away, and needs no answer.
+    pub(super) fn answer_api(&mut self, ask: ApiAsk) {
+        match ask {
+            ApiAsk::Agent(sender) => drop(sender.send(Box::new(self.agent_record()))),
+            ApiAsk::Cgroups { histories, answer } => drop(answer.send(self.rows(histories))),
+            ApiAsk::Cgroup(id, sender) => drop(sender.send(self.details(id).map(Box::new))),
+            ApiAsk::Profile(id, sender) => drop(sender.send(self.profile(id))),
+            ApiAsk::Leaks(query, sender) => drop(sender.send(self.leaks(&query))),
+            ApiAsk::Timelines(query, sender) => drop(sender.send(self.timelines(&query))),
+        }
+    }
+
     pub(super) fn answer(&mut self, ask: Ask) {
         // A scraper that went away needs no answer.
         match ask {

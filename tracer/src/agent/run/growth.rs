@@ -10,8 +10,8 @@ use crate::{
     agent::{clock, config::RunError},
     analysis::Thresholds,
     export::otlp::Event,
-    growth::{Growth, Moment},
-    model::snapshot::HostReading,
+    growth::{Growth, GrowthChange, Moment},
+    model::{cgroups::Cgroups, processes::Processes, snapshot::HostReading},
     store::growth::{self as growth_store, Boot, GrowthStore, SHARDS, shard_of},
 };
 
@@ -105,6 +105,16 @@ impl Judging {
             sample_ms,
             to_unix_ms: wall_offset_ms().saturating_sub(self.offset_ms),
         }
+    }
+
+    /// The verdict on a cgroup as it is now; `None` if it is not judged.
+    pub fn current(
+        &self,
+        id: u64,
+        cgroups: &Cgroups,
+        processes: &Processes,
+    ) -> Option<GrowthChange> {
+        self.growth.current(id, cgroups, processes, self.moment())
     }
 
     /// For `/status`.

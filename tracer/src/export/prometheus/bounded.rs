@@ -1,11 +1,12 @@
 //! Answers connections that are bounded in number and in time.
 //!
 //! Owns who has to go when there are too many: nobody waits for a turn, so that a probe of liveness is
-//! answered however many others are slow.
+//! answered however many others are slow. Serves TCP and the socket of the API alike.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv6Addr},
+    hash::Hash,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -17,12 +18,13 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::oneshot,
     time::sleep,
 };
 
-/// Connections at the same time.
+/// Connections at the same time over TCP.
 const MOST: usize = 64;
 /// The headers of a request come within this time.
 const HEADERS: Duration = Duration::from_secs(5);
@@ -32,12 +34,25 @@ const LONGEST: Duration = Duration::from_secs(30);
 const MOST_HEADER_BYTES: usize = 16 << 10;
 
 /// Answers for as long as it is polled.
-pub async fn serve(mut listener: TcpListener, router: Router) {
-    let seats = Arc::new(Seats::default());
+pub async fn serve(listener: TcpListener, router: Router) {
+    let peer = |_: &_, address: &SocketAddr| network(address.ip());
+    serve_peers(listener, router, MOST, peer).await;
+}
+
+/// The same on any listener, `most` connections at a time; `peer` tells who is at the other end.
+pub async fn serve_peers<L: Listener, P>(
+    mut listener: L,
+    router: Router,
+    most: usize,
+    peer: impl Fn(&L::Io, &L::Addr) -> P,
+) where
+    P: Copy + Eq + Hash + Send + 'static,
+{
+    let seats = Arc::new(Seats::new(most));
     loop {
         // Past errors such as a lack of file descriptors.
-        let (stream, address) = Listener::accept(&mut listener).await;
-        let (seat, evicted) = Seats::take(&seats, address.ip());
+        let (stream, address) = listener.accept().await;
+        let (seat, evicted) = Seats::take(&seats, peer(&stream, &address));
         let router = router.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -50,7 +65,7 @@ pub async fn serve(mut listener: TcpListener, router: Router) {
     }
 }
 
-async fn answer(stream: TcpStream, router: Router) {
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router) {
     let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
     http.http1()
         .timer(TokioTimer::new())
@@ -64,36 +79,47 @@ async fn answer(stream: TcpStream, router: Router) {
 }
 
 /// The connections there are, the oldest first.
-#[derive(Debug, Default)]
-struct Seats(Mutex<Taken>);
-
-#[derive(Debug, Default)]
-struct Taken {
-    last: u64,
-    by_age: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
+#[derive(Debug)]
+struct Seats<P> {
+    most: usize,
+    taken: Mutex<Taken<P>>,
 }
 
-impl Taken {
+#[derive(Debug)]
+struct Taken<P> {
+    last: u64,
+    by_age: BTreeMap<u64, (P, oneshot::Sender<()>)>,
+}
+
+impl<P: Copy + Eq + Hash> Taken<P> {
     /// The oldest connection of the peer that has most.
     fn crowding(&self) -> Option<u64> {
-        let mut of_peer: HashMap<IpAddr, usize> = HashMap::new();
+        let mut of_peer: HashMap<P, usize> = HashMap::new();
         for (peer, _) in self.by_age.values() {
             *of_peer.entry(*peer).or_default() += 1;
         }
         let most = of_peer.values().copied().max()?;
-        let crowds = |peer: &IpAddr| of_peer.get(peer) == Some(&most);
+        let crowds = |peer: &P| of_peer.get(peer) == Some(&most);
         let mut ages = self.by_age.iter();
         ages.find(|(_, (peer, _))| crowds(peer))
             .map(|(age, _)| *age)
     }
 }
 
-impl Seats {
+impl<P: Copy + Eq + Hash> Seats<P> {
+    fn new(most: usize) -> Self {
+        let (last, by_age) = (0, BTreeMap::new());
+        Self {
+            most,
+            taken: Mutex::new(Taken { last, by_age }),
+        }
+    }
+
     /// A seat, and what tells that it is needed for another.
-    fn take(seats: &Arc<Self>, peer: IpAddr) -> (Seat, oneshot::Receiver<()>) {
+    fn take(seats: &Arc<Self>, peer: P) -> (Seat<P>, oneshot::Receiver<()>) {
         let (evict, evicted) = oneshot::channel();
-        let mut taken = seats.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if taken.by_age.len() >= MOST
+        let mut taken = seats.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.by_age.len() >= seats.most
             && let Some(age) = taken.crowding()
             && let Some((_, evict)) = taken.by_age.remove(&age)
         {
@@ -102,7 +128,7 @@ impl Seats {
         }
         taken.last += 1;
         let age = taken.last;
-        taken.by_age.insert(age, (network(peer), evict));
+        taken.by_age.insert(age, (peer, evict));
         drop(taken);
         let seats = Arc::clone(seats);
         (Seat { seats, age }, evicted)
@@ -122,14 +148,15 @@ fn network(peer: IpAddr) -> IpAddr {
 
 /// A connection's; dropping it gives it back.
 #[derive(Debug)]
-struct Seat {
-    seats: Arc<Seats>,
+struct Seat<P> {
+    seats: Arc<Seats<P>>,
     age: u64,
 }
 
-impl Drop for Seat {
+impl<P> Drop for Seat<P> {
     fn drop(&mut self) {
-        let mut taken = self.seats.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = self.seats.taken.lock();
+        let mut taken = taken.unwrap_or_else(PoisonError::into_inner);
         taken.by_age.remove(&self.age);
     }
 }
@@ -214,7 +241,7 @@ mod tests {
 
     #[test]
     fn the_oldest_of_the_busiest_peer_goes() {
-        let seats = Arc::new(Seats::default());
+        let seats = Arc::new(Seats::new(MOST));
         let (scraper, busy) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
         let (first, mut scrape) = Seats::take(&seats, scraper);
         let mut others: Vec<_> = (0..MOST + 5).map(|_| Seats::take(&seats, busy)).collect();
@@ -226,7 +253,7 @@ mod tests {
         assert!(ended[..6].iter().all(|ended| *ended));
         assert!(scrape.try_recv().is_err(), "it did not crowd");
         drop((first, others));
-        assert!(seats.0.lock().unwrap().by_age.is_empty());
+        assert!(seats.taken.lock().unwrap().by_age.is_empty());
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! A scrape asks the agent for a picture of this moment and formats it on a thread of its own; without a
 //! scrape it costs nothing. Must not hold up the agent.
 
-mod bounded;
+pub(crate) mod bounded;
 mod exposition;
 mod names;
 mod server;
