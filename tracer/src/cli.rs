@@ -13,6 +13,7 @@ use crate::{
     identity::options::NamingArgs,
     incidents::{self, IncidentsArgs},
     record::{self, RecordArgs},
+    top::{self, TopArgs},
 };
 
 /// Why memory grows, and why the kernel killed.
@@ -65,6 +66,9 @@ pub enum Command {
     /// Judge recorded history: what leaks, since when, how fast, and when it hits the limit.
     #[command(after_help = analyze::EXAMPLES)]
     Analyze(Box<AnalyzeArgs>),
+    /// Watch cgroups live, full screen: who holds memory, who grows, what leaks and which code.
+    #[command(after_help = top::EXAMPLES)]
+    Top(TopArgs),
     /// Say what works on this host, what does not, and how to get it.
     #[command(after_help = "Exit codes: 0 everything works, 1 degraded, 2 cannot run.")]
     Doctor(DoctorArgs),
@@ -371,7 +375,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < Duration::from_millis(100) {
         return Err("shorter than 100ms would measure memtrace itself".into());
