@@ -21,8 +21,8 @@ const SPANS: [(f64, &str); 8] = [
     (604_800.0, "7 d"),
     (2_592_000.0, "30 d"),
 ];
-/// At first.
-const FIRST_SPAN: usize = 1;
+/// The longest at first.
+const LONGEST_FIRST: usize = 2;
 /// Steps without a reading from which the curve is broken.
 const GAP_STEPS: f64 = 2.5;
 
@@ -56,14 +56,21 @@ impl Details {
             record: None,
             problem: None,
             scroll: Scroll::default(),
-            span: FIRST_SPAN,
+            span: LONGEST_FIRST,
         }
     }
 
-    /// Takes an answer; an error keeps the last record.
+    /// Takes an answer; an error keeps the last record. The first chooses a span that its history fills.
     pub fn apply(&mut self, answer: Result<Box<CgroupDetails>, String>) {
         match answer {
             Ok(record) => {
+                if self.record.is_none() {
+                    let first_seen = record.timeline.as_ref().map(|timeline| timeline.first_seen);
+                    let since = first_seen.unwrap_or(record.since);
+                    let age = record.time.duration_since(since).as_secs_f64();
+                    let fits = SPANS.iter().position(|(span, _)| *span >= age);
+                    self.span = fits.unwrap_or(LONGEST_FIRST).min(LONGEST_FIRST);
+                }
                 self.record = Some(record);
                 self.problem = None;
             }
@@ -201,6 +208,7 @@ mod tests {
     fn the_curve_is_broken_where_nothing_was_read_and_cut_to_the_span() {
         let mut opened = opened();
         opened.shorter();
+        opened.shorter();
         assert_eq!(opened.span().0, 300.0);
         let whole = opened.curve(None, 5.0);
         assert_eq!(whole.usage.len(), 1);
@@ -211,6 +219,14 @@ mod tests {
         let broken = opened.curve(None, 5.0);
         assert_eq!(broken.usage.len(), 2);
         assert_eq!(broken.limit.len(), 2);
+    }
+
+    #[test]
+    fn a_young_cgroup_fills_the_graph_at_first() {
+        let mut young = Details::new(1, "a".into());
+        young.apply(Ok(Box::new(details(leaking(1, "/a"), 20))));
+        assert_eq!(young.span().1, "5 min");
+        assert_eq!(opened().span().1, "1 h");
     }
 
     #[test]
@@ -227,9 +243,7 @@ mod tests {
             step_seconds: 300.0,
             points: coarse.collect(),
         });
-        for _ in 0..3 {
-            opened.longer();
-        }
+        opened.longer();
         let curve = opened.curve(None, 5.0);
         let points: Vec<_> = curve.usage.concat();
         assert_eq!(points.len(), 130);

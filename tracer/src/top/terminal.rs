@@ -61,7 +61,9 @@ impl Screen {
 
     /// The next drawing writes every cell.
     pub fn clear(&mut self) -> io::Result<()> {
-        self.drawing.clear()
+        // `clear` would ask the terminal where its cursor is, and another thread reads the answer.
+        let size = self.drawing.size()?;
+        self.drawing.resize(size.into())
     }
 
     /// Gives the terminal to the shell, and stops until that goes on with this process.

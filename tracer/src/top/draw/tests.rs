@@ -154,7 +154,7 @@ fn details_tell_the_limit_the_process_the_code_and_what_happened() {
         "94% of 256M, its own limit",
         "anon -",
         "file 3.0M",
-        "-15 min",
+        "-1 h",
         "↓ more",
     ] {
         assert!(first.contains(part), "{part}: {first}");
