@@ -146,7 +146,12 @@ impl App {
                 return self.pane() == Pane::List;
             }
             Told::Details(id, answer) => match &mut self.details {
-                Some(details) if details.cgroup_id == id => details.apply(answer),
+                Some(details) if details.cgroup_id == id => {
+                    if let Ok(record) = &answer {
+                        self.rows.observe(&record.row, record.time);
+                    }
+                    details.apply(answer);
+                }
                 _ => return false,
             },
             Told::Incidents(answer) => match &mut self.incidents {

@@ -145,3 +145,15 @@ fn keys_change_the_view() {
     assert_eq!(app.rows.lines(), 1);
     assert_eq!(press(&mut app, KeyCode::Char('y')), Then::Nothing);
 }
+
+#[test]
+fn the_history_of_the_open_cgroup_goes_on_though_the_list_is_not_asked_for() {
+    let mut app = app();
+    press(&mut app, KeyCode::Enter);
+    for at in [5, 5, 6] {
+        let record = details(leaking(1, "/pods/leaky"), at);
+        app.hear(Told::Details(1, Ok(Box::new(record))));
+    }
+    let readings = app.rows.history(1).map(|it| it.newest_first().count());
+    assert_eq!(readings, Some(3));
+}

@@ -94,6 +94,17 @@ impl Rows {
         self.arrange();
     }
 
+    /// Takes a reading of one cgroup, while only that is asked for.
+    pub fn observe(&mut self, row: &CgroupRow, time: Timestamp) {
+        if self.time == Some(time) {
+            return;
+        }
+        if let Some(history) = self.histories.get_mut(&row.cgroup_id) {
+            history.push(row.usage_bytes);
+            self.time = Some(time);
+        }
+    }
+
     /// Orders anew, after a change of [`Rows::view`].
     pub fn arrange(&mut self) {
         let mut keys: Vec<Option<f64>> = Vec::with_capacity(self.rows.len());
