@@ -35,8 +35,11 @@ def check(name, items):
     if security["runAsUser"] != 0 or not security["readOnlyRootFilesystem"]:
         yield "must run as user 0 on a read-only root"
     for mount in memtrace["volumeMounts"]:
-        if not mount.get("readOnly") and mount["name"] != "state":
+        if not mount.get("readOnly") and mount["name"] not in ("state", "run"):
             yield f"volume {mount['name']} can be written"
+    run = next(volume for volume in pod["volumes"] if volume["name"] == "run")
+    if set(run) != {"name", "emptyDir"}:
+        yield "volume run is not the pod's own"
     if memtrace["resources"]["limits"] != {"memory": "128Mi"}:
         yield "limits are not 128Mi of memory alone"
     for probe, path in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")]:

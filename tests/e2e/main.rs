@@ -4,6 +4,7 @@
 //! only busybox beside them.
 
 mod analyze;
+mod api;
 mod cli;
 mod effective_limit;
 mod fault;

@@ -265,10 +265,12 @@ impl Drop for Agent {
     }
 }
 
-/// memtrace with these arguments and no OTLP settings from outside.
+/// memtrace with these arguments and no settings from outside; it answers on no socket of the API unless it
+/// is told to, so that agents of several tests have nothing to share.
 pub fn command<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Command> {
     let mut command = Command::new(machine::memtrace()?);
     command.args(arguments).stdin(Stdio::null());
+    command.env("MEMTRACE_API_SOCKET", "none");
     for (name, _) in std::env::vars_os() {
         if name.as_encoded_bytes().starts_with(b"OTEL_") {
             command.env_remove(name);

@@ -2,6 +2,7 @@
 
 mod asked;
 mod claims;
+mod counting;
 mod details;
 mod growth;
 mod incidents;
@@ -34,12 +35,12 @@ use crate::{
     identity::facts::KnownPlace,
     loader::{Loader, catalog::Family, counts::Counts, ring::Ring},
     model::{
-        cgroup::{Counted, Serving},
+        cgroup::Serving,
         cgroups::Cgroups,
         processes::{Beginning, Processes},
         snapshot::{HostReading, MemoryReading},
     },
-    probes::{heap, lifecycle, lifecycle::LifecycleEvent, reclaim},
+    probes::{lifecycle, lifecycle::LifecycleEvent},
     store::{StateLock, Store, StoreLimits},
 };
 
@@ -62,10 +63,6 @@ use witness::{KillsBefore, Witness, read_since};
 
 /// Removed cgroups are kept this long: two scrapes a minute apart still see their last numbers.
 const GRACE: Duration = Duration::from_secs(130);
-/// All cgroups are looked for this often, in case an event was lost.
-const REDISCOVER: Duration = Duration::from_secs(60);
-/// Counts of unknown cgroups call for a search, at most this often.
-const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
 /// So many cgroups forgotten at once are worth asking the allocator for their memory.
 const MANY_EVICTED: usize = 256;
 /// Time that a reader has for the last lines.
@@ -369,13 +366,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Looks for all cgroups; gives how many there is no room for.
-    fn rediscover(&mut self) -> u64 {
-        self.rediscovered = Instant::now();
-        self.readings
-            .rediscover(&mut self.cgroups, self.started, self.clock.elapsed())
-    }
-
     /// Reads everything, closes the interval, tells it.
     async fn interval(&mut self) -> Result<(), RunError> {
         self.drain_events()?;
@@ -443,59 +433,6 @@ impl Agent {
             self.forget_files(id)?;
         }
         Ok(done.in_full)
-    }
-
-    /// Without the lifecycle probes every cgroup has to be looked for.
-    fn rediscover_after(&mut self) -> Duration {
-        let drops = self
-            .counts
-            .drops()
-            .iter()
-            .filter(|(cause, _)| *cause == "event_ring_full")
-            .map(|(_, count)| *count)
-            .sum();
-        if drops != self.event_drops {
-            self.event_drops = drops;
-            return Duration::ZERO;
-        }
-        if self.serving.lifecycle {
-            REDISCOVER
-        } else {
-            Duration::ZERO
-        }
-    }
-
-    /// Takes in the BPF totals; gives the cgroups in which something happened.
-    fn count(&mut self) -> HashSet<u64> {
-        let mut active = HashSet::new();
-        let mut unknown = Vec::new();
-        for (id, counts) in self.counts.cgroups() {
-            let counted = Counted {
-                heap: heap::totals(&counts.heap),
-                lifecycle: lifecycle::totals(&counts.lifecycle, self.page_size),
-                sampled_faults: counts.heap.sampled_faults,
-            };
-            match self.cgroups.counted(id, counted) {
-                Some(true) => {
-                    active.insert(id);
-                }
-                Some(false) => {}
-                None => unknown.push(id),
-            }
-        }
-        for (id, counts) in self.counts.reclaim() {
-            self.cgroups.reclaimed(id, reclaim::totals(&counts));
-        }
-        if !unknown.is_empty() && self.rediscovered.elapsed() >= UNKNOWN_AFTER {
-            self.rediscover();
-            // Ids that no cgroup has are leftovers of removed ones.
-            for id in unknown {
-                if self.cgroups.get(id).is_none() {
-                    self.counts.forget_cgroup(id);
-                }
-            }
-        }
-        active
     }
 
     fn warn_of_missing_probes(&self) {

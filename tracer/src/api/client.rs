@@ -19,7 +19,8 @@ use tokio::net::UnixStream;
 use crate::host::escape;
 
 use super::{
-    query::{CgroupQuery, IncidentQuery, LeakQuery, TimelineQuery, target},
+    parameters::target,
+    query::{CgroupQuery, IncidentQuery, LeakQuery, TimelineQuery},
     records::{
         AgentRecord, CgroupDetails, CgroupRow, IncidentRecord, LeakRecord, Listed, Timeline,
     },
@@ -315,3 +316,7 @@ impl Blocking {
         self.runtime.block_on(self.client.flamegraph(id))
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

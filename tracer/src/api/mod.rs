@@ -3,7 +3,7 @@
 //! Owns the records, the paths, the server and the client. Must not measure, judge or draw.
 //!
 //! - `records`: what is told.
-//! - `query`: what can be asked, as parameters of a path, for both sides; `route`: the paths.
+//! - `query`: what can be asked, for both sides; `parameters`: how it is written; `route`: the paths.
 //! - `rows`: cgroups in short: chosen, ordered, cut.
 //! - `socket`: the socket file: made, replaced, removed.
 //! - `server`: the thread that answers, and what it asks the agent; `answer`: from questions to bytes.
@@ -11,6 +11,11 @@
 
 mod answer;
 pub mod client;
+#[cfg(test)]
+mod fixture;
+#[cfg(test)]
+mod hostile_tests;
+pub mod parameters;
 pub mod query;
 pub mod records;
 mod route;

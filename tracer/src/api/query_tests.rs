@@ -1,4 +1,5 @@
 use super::*;
+use crate::api::parameters::target;
 
 fn error(query: &str) -> String {
     CgroupQuery::parse(query).unwrap_err().to_string()
@@ -69,7 +70,7 @@ fn what_the_client_writes_the_server_reads() {
         glob: Some(cli::glob("/kubepods*").unwrap()),
         limit: 1000,
     };
-    let target = super::target("", &query.pairs());
+    let target = crate::api::parameters::target("", &query.pairs());
     let read = IncidentQuery::parse(target.trim_start_matches('?')).unwrap();
     assert_eq!(format!("{read:?}"), format!("{query:?}"));
 }

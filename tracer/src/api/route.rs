@@ -4,7 +4,10 @@ use http::{Method, StatusCode, Uri};
 
 use crate::host::escape;
 
-use super::query::{BadQuery, CgroupQuery, IncidentQuery, LeakQuery, Parameters, TimelineQuery};
+use super::{
+    parameters::{BadQuery, Parameters},
+    query::{CgroupQuery, IncidentQuery, LeakQuery, TimelineQuery},
+};
 
 /// Of path and parameters.
 pub const MOST_URI_BYTES: usize = 4096;

@@ -152,3 +152,7 @@ async fn serve(listener: UnixListener, shared: Arc<Shared>, stopped: oneshot::Re
         _ = stopped => {}
     }
 }
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

@@ -326,3 +326,32 @@ fn a_path_that_is_no_text_is_kept() {
     let restored: Restored = postcard::from_bytes(&bytes).unwrap();
     assert_eq!(restored.path, path);
 }
+
+#[test]
+fn the_verdict_of_now_has_its_evidence_and_is_no_change() {
+    let mut host = Host::new(&[(1, "/"), (APP, "/app")]);
+    let now = |host: &Host| Moment {
+        sample_ms: host.minute * 60_000,
+        to_unix_ms: 0,
+    };
+    let current = |host: &Host, id| {
+        let processes = Processes::default();
+        host.growth
+            .current(id, &host.cgroups, &processes, now(host))
+    };
+    assert_eq!(current(&host, APP), None);
+    host.pass(300, |_, minute| {
+        (100 * MIB + minute.unsigned_abs() * MIB, Limit::Bytes(LIMIT))
+    });
+    let verdict = current(&host, APP).unwrap();
+    assert_eq!(verdict.state, host.state(APP));
+    assert!(verdict.state.is_leak() && verdict.evidence.is_some());
+    assert_eq!(
+        (verdict.event, verdict.from, verdict.near_limit_changed_to),
+        (None, None, None)
+    );
+    assert_eq!(verdict.usage_bytes, Some(400 * MIB));
+    let told = host.told.len();
+    assert_eq!(current(&host, APP), Some(verdict));
+    assert_eq!(host.told.len(), told);
+}

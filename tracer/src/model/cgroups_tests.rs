@@ -1,6 +1,6 @@
 use super::*;
 use crate::model::cgroup::Serving;
-use crate::model::snapshot::Limit;
+use crate::model::snapshot::{Limit, Pressure};
 
 fn reading(usage: u64, limit: Limit) -> MemoryReading {
     MemoryReading {
@@ -116,4 +116,50 @@ fn time_lost_in_reclaim_counts_for_all_above_also_when_the_cgroup_is_gone() {
     assert_eq!(sums(&cgroups), [(1, 7), (2, 7), (3, 5)]);
     cgroups.removed(3, Duration::ZERO);
     assert_eq!(sums(&cgroups), [(1, 7), (2, 7)]);
+}
+
+#[test]
+fn pressure_is_the_share_of_the_time_since_it_was_read_last() {
+    let mut cgroups = tree();
+    let second = Duration::from_secs(1);
+    let mut read = |some_ns: Option<u64>, at: u32, in_full: bool| {
+        let memory = MemoryReading {
+            pressure: Pressure {
+                some_ns,
+                full_ns: None,
+            },
+            ..MemoryReading::default()
+        };
+        cgroups.read(2, memory);
+        if in_full {
+            cgroups.read_in_full(2, None);
+        }
+        cgroups.close_interval(second * at);
+        let rates = cgroups.get(2).unwrap().rates;
+        assert_eq!(rates.pressure_full_ratio, None);
+        rates.pressure_some_ratio
+    };
+    assert_eq!(read(Some(1_000_000_000), 1, true), None);
+    assert_eq!(read(Some(1_500_000_000), 2, true), Some(0.5));
+    assert_eq!(read(Some(1_500_000_000), 3, false), Some(0.0));
+    assert_eq!(read(Some(1_500_000_000), 5, false), Some(0.0));
+    // Over the four seconds in which it was not read.
+    assert_eq!(read(Some(3_500_000_000), 6, true), Some(0.5));
+    // A counter that fell was reset.
+    assert_eq!(read(Some(0), 7, true), None);
+    assert_eq!(read(None, 8, true), None);
+}
+
+#[test]
+fn time_lost_in_reclaim_is_told_for_each_second_and_may_be_more_than_one() {
+    let mut cgroups = tree();
+    for (seconds, stall_ns, ratio) in [(1, 5, None), (3, 4_000_000_005, Some(2.0))] {
+        let totals = ReclaimTotals {
+            stall_ns,
+            ..ReclaimTotals::default()
+        };
+        cgroups.reclaimed(3, totals);
+        cgroups.close_interval(Duration::from_secs(seconds));
+        assert_eq!(cgroups.get(3).unwrap().rates.reclaim_stall_ratio, ratio);
+    }
 }

@@ -317,6 +317,11 @@ impl Naming {
             .any(|(source, _)| source == Source::Kubernetes)
     }
 
+    /// This host in Kubernetes; `None` outside of it.
+    pub fn node(&self) -> Option<&str> {
+        self.options.node.as_deref()
+    }
+
     /// For `/status`.
     pub fn status(&self) -> serde_json::Value {
         let sources: serde_json::Map<_, _> = self

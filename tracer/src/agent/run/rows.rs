@@ -42,7 +42,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             kernel: self.loader.support.release.clone(),
             cgroup_mode: self.readings.mode().name().to_owned(),
-            hostname: otlp::host(None).name,
+            hostname: otlp::host(self.naming.node()).name,
             time: self.interval_time(),
             started: Timestamp::try_from(self.started).unwrap_or(Timestamp::UNIX_EPOCH),
             interval_seconds: self.config.interval.as_secs_f64(),
