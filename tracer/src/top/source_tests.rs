@@ -190,7 +190,7 @@ fn only_the_cgroup_that_is_looked_at_is_asked_for_and_a_refusal_is_told() {
     let (id, record) = wait_for(&told, answer);
     assert_eq!((id, record.unwrap().row.cgroup), (1, "/leaky".to_owned()));
     let before = fake.asked().len();
-    wait_for(&told, answer);
+    assert!(wait_for(&told, answer).1.is_ok());
     assert!(!fake.asked()[before..].iter().any(|it| it.contains('?')));
     wants.send(of(9, false)).unwrap();
     let refused = wait_for(&told, |told| answer(told).filter(|(id, _)| *id == 9));
