@@ -37,3 +37,4 @@ mod stacks_agent;
 mod stacks_exact;
 mod stacks_hostile;
 mod stacks_languages;
+mod top;

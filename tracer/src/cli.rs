@@ -16,6 +16,7 @@ use crate::{
     leaks::{self, LeaksArgs},
     record::{self, RecordArgs},
     report::{self, ReportArgs},
+    top::{self, TopArgs},
 };
 
 /// Why memory grows, and why the kernel killed.
@@ -74,6 +75,9 @@ pub enum Command {
     /// Judge recorded history: what leaks, since when, how fast, and when it hits the limit.
     #[command(after_help = analyze::EXAMPLES)]
     Analyze(Box<AnalyzeArgs>),
+    /// Watch cgroups live, full screen: who holds memory, who grows, what leaks and which code.
+    #[command(after_help = top::EXAMPLES)]
+    Top(TopArgs),
     /// Say what works on this host, what does not, and how to get it.
     #[command(after_help = "Exit codes: 0 everything works, 1 degraded, 2 cannot run.")]
     Doctor(DoctorArgs),
@@ -388,7 +392,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
+pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < Duration::from_millis(100) {
         return Err("shorter than 100ms would measure memtrace itself".into());

@@ -41,3 +41,4 @@ pub mod stacks;
 pub mod store;
 pub mod symbols;
 pub mod timeline;
+pub mod top;

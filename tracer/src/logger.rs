@@ -1,8 +1,59 @@
 //! Warnings and errors to standard error, one line each, with a level that can be seen.
+//!
+//! While the screen is drawn on they are held.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::{
+    collections::VecDeque,
+    io::{IsTerminal as _, Write as _},
+    sync::{Mutex, PoisonError},
+};
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
+
+/// Lines that are held at most; the oldest go.
+const MOST_HELD: usize = 50;
+
+static HELD: Mutex<Option<Held>> = Mutex::new(None);
+
+#[derive(Default)]
+struct Held {
+    lines: VecDeque<String>,
+    dropped: u64,
+}
+
+impl Held {
+    fn add(&mut self, line: String) {
+        if self.lines.len() == MOST_HELD {
+            self.lines.pop_front();
+            self.dropped += 1;
+        }
+        self.lines.push_back(line);
+    }
+}
+
+/// Holds what is logged from here on, for [`release`].
+pub fn hold() {
+    let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
+    held.get_or_insert_default();
+}
+
+/// Writes what was held, and what comes from here on at once.
+pub fn release() {
+    let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(held) = held else { return };
+    if held.dropped > 0 {
+        write(&format!(
+            "memtrace: {} earlier lines were dropped",
+            held.dropped
+        ));
+    }
+    held.lines.iter().for_each(|line| write(line));
+}
+
+fn write(line: &str) {
+    // A closed standard error must not end the tracing.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
 
 struct Stderr {
     colour: bool,
@@ -31,12 +82,11 @@ impl Log for Stderr {
         } else {
             ("", "")
         };
-        // A closed standard error must not end the tracing.
-        let _ = writeln!(
-            std::io::stderr(),
-            "{colour}memtrace: {name}: {}{reset}",
-            record.args()
-        );
+        let line = format!("{colour}memtrace: {name}: {}{reset}", record.args());
+        match &mut *HELD.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(held) => held.add(line),
+            None => write(&line),
+        }
     }
 
     fn flush(&self) {}
@@ -53,6 +103,14 @@ pub fn install() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_held_is_bounded_and_the_newest_stays() {
+        let mut held = Held::default();
+        (0..MOST_HELD + 3).for_each(|n| held.add(n.to_string()));
+        assert_eq!((held.lines.len(), held.dropped), (MOST_HELD, 3));
+        assert_eq!(held.lines.back(), Some(&(MOST_HELD + 2).to_string()));
+    }
 
     #[test]
     fn only_errors_of_libraries_are_told_and_none_that_cite_answers() {

@@ -23,6 +23,7 @@ use memtrace::{
     record::{self, RecordArgs, RecordError},
     report::{self, ReportArgs},
     symbols,
+    top::{self, Place, TopArgs, TopError},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         Command::Leaks(args) => leaks(&args),
         Command::Report(args) => report(&args),
         Command::Analyze(args) => analyze(&args),
+        Command::Top(args) => top(&args),
         Command::Doctor(args) => examine(&args),
         Command::Symbolize => match symbols::serve() {
             Ok(()) => ExitCode::SUCCESS,
@@ -122,6 +124,24 @@ fn record(args: RecordArgs) -> ExitCode {
     match runtime.block_on(record::run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(RecordError::Load(error)) => fail(1, &doctor::load_problem(&error)),
+        Err(error) => fail(error.exit_code(), &error.to_string()),
+    }
+}
+
+fn top(args: &TopArgs) -> ExitCode {
+    let place = match top::find(args) {
+        Ok(place) => place,
+        Err(error) => return fail(error.exit_code(), &error.to_string()),
+    };
+    if let (Place::Own, Some(missing)) = (&place, missing_capabilities()) {
+        let message = format!("no agent runs, and to trace without one is {missing}");
+        return fail(NOT_PERMITTED, &message);
+    }
+    raise_open_files();
+    return_large_blocks();
+    match top::run(args, place) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(TopError::Own(RunError::Load(error))) => fail(1, &doctor::load_problem(&error)),
         Err(error) => fail(error.exit_code(), &error.to_string()),
     }
 }

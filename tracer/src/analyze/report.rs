@@ -94,7 +94,7 @@ fn growth(out: &mut impl Write, clock: Clock, verdict: &Verdict) -> io::Result<(
     Ok(())
 }
 
-fn statistics(evidence: &Evidence) -> String {
+pub(crate) fn statistics(evidence: &Evidence) -> String {
     let mut parts = vec![
         format!(
             "floor {} grew {} in {} ({} blocks)",
@@ -121,13 +121,13 @@ fn statistics(evidence: &Evidence) -> String {
     parts.join(", ")
 }
 
-fn weighed(considered: &Considered) -> String {
+pub(crate) fn weighed(considered: &Considered) -> String {
     let name = considered.explanation.name();
     let (value, threshold) = (figure(considered.value), figure(considered.threshold));
     format!("{name} ({value}, threshold {threshold})")
 }
 
-fn nearness(near: &NearLimit) -> String {
+pub(crate) fn nearness(near: &NearLimit) -> String {
     let pressure = match near.pressure {
         Some(true) => ", stalls or reclaim bear it out",
         Some(false) => ", without stalls or reclaim",

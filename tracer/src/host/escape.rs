@@ -3,6 +3,8 @@
 //! Owns the escaping rules; anyone who can start a process chooses such names. Must not be used to
 //! make paths for opening files.
 
+use std::borrow::Cow;
+
 /// `bytes` as at most `most_chars` characters, `…` last when something was cut.
 ///
 /// Control characters, characters that hide or reorder text, and invalid UTF-8 become `\n`, `\t`,
@@ -50,6 +52,18 @@ pub fn again(text: &str, most_chars: usize) -> String {
         Some((at, _)) => joined.get(..at).unwrap_or_default().to_owned() + "…",
         None => joined,
     }
+}
+
+/// Text that another process says is escaped, made sure of: what may not get to a terminal becomes U+FFFD,
+/// and what is behind the `most_chars`th character is cut.
+pub fn assured(text: &str, most_chars: usize) -> Cow<'_, str> {
+    let hides = |character: char| character.is_control() || deceives(character);
+    let end = text.char_indices().nth(most_chars).map(|(end, _)| end);
+    let kept = end.and_then(|end| text.get(..end)).unwrap_or(text);
+    if !kept.contains(hides) {
+        return Cow::Borrowed(kept);
+    }
+    Cow::Owned(kept.replace(hides, "\u{fffd}"))
 }
 
 struct Shown {
@@ -138,6 +152,16 @@ mod tests {
     #[test]
     fn invalid_utf8_shows_each_byte() {
         assert_eq!(display(b"a\xffb\xe2\x82", 100), r"a\xffb\xe2\x82");
+    }
+
+    #[test]
+    fn what_was_not_escaped_after_all_does_nothing() {
+        assert_eq!(assured(r"/größe/日本\\x2d", 100), r"/größe/日本\\x2d");
+        assert_eq!(
+            assured("a\x1b[31m\u{202e}b\n", 100),
+            "a\u{fffd}[31m\u{fffd}b\u{fffd}"
+        );
+        assert_eq!(assured("日本語", 2), "日本");
     }
 
     #[test]

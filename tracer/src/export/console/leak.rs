@@ -19,7 +19,8 @@ pub fn line(change: &GrowthChange) -> Option<String> {
     })
 }
 
-fn growth(change: &GrowthChange) -> String {
+/// What grows, how fast, since when, by whom, and where it leads; no verdict.
+pub fn growth(change: &GrowthChange) -> String {
     let mut text = change
         .signal
         .map_or("memory", |signal| signal.name())
