@@ -329,7 +329,7 @@ fn a_path_that_is_no_text_is_kept() {
 
 #[test]
 fn the_verdict_of_now_has_its_evidence_and_is_no_change() {
-    let mut host = Host::new(&[(1, "/"), (APP, "/app")]);
+    let mut host = Host::new(&[(APP, "/app")]);
     let now = |host: &Host| Moment {
         sample_ms: host.minute * 60_000,
         to_unix_ms: 0,
@@ -340,9 +340,7 @@ fn the_verdict_of_now_has_its_evidence_and_is_no_change() {
             .current(id, &host.cgroups, &processes, now(host))
     };
     assert_eq!(current(&host, APP), None);
-    host.pass(300, |_, minute| {
-        (100 * MIB + minute.unsigned_abs() * MIB, Limit::Bytes(LIMIT))
-    });
+    host.pass(500, |_, minute| (leaking(minute), Limit::Bytes(LIMIT)));
     let verdict = current(&host, APP).unwrap();
     assert_eq!(verdict.state, host.state(APP));
     assert!(verdict.state.is_leak() && verdict.evidence.is_some());
@@ -350,7 +348,7 @@ fn the_verdict_of_now_has_its_evidence_and_is_no_change() {
         (verdict.event, verdict.from, verdict.near_limit_changed_to),
         (None, None, None)
     );
-    assert_eq!(verdict.usage_bytes, Some(400 * MIB));
+    assert_eq!(verdict.usage_bytes, Some(leaking(500)));
     let told = host.told.len();
     assert_eq!(current(&host, APP), Some(verdict));
     assert_eq!(host.told.len(), told);
