@@ -371,7 +371,7 @@ impl Processes {
             }
         }
         for processes in growing.values_mut() {
-            processes.sort_by(|a, b| fastest_first(a, b));
+            processes.sort_by(fastest_first);
             processes.truncate(most);
         }
         growing
