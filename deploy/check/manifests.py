@@ -32,6 +32,7 @@ ACCEPTED = {
             "headersSecret": "otlp",
         },
         "extraArgs": ["--no-command-lines"],
+        "configMap": "memtrace-config",
         "extraEnv": [{"name": "OTEL_METRIC_EXPORT_INTERVAL", "value": "30000"}],
         "extraCapabilities": ["SYS_ADMIN"],
         "seccompProfile": {"type": "Localhost", "localhostProfile": "memtrace.json"},
@@ -47,6 +48,7 @@ REFUSED = [
     {"identity": {"source": "docker"}},
     {"image": {"digest": "latest"}},
     {"listen": {"port": 0}},
+    {"configMap": "no_name"},
     {"extraCapabilities": ["CAP_SYS_ADMIN"]},
     {"seccompProfile": {"type": "Localhost"}},
     {"hostPaths": {"state": "relative"}},
@@ -162,6 +164,7 @@ def main():
 
     pairs = [("base", base, {}), ("cri", with_components(["cri"], directory), {"identity": {"source": "cri"}})]
     pairs.append(("privileged", kustomize(KUSTOMIZE / "overlays" / "privileged"), {"privileged": True}))
+    pairs.append(("config", with_components(["config"], directory), {"configMap": "memtrace-config"}))
     for name, ours, values in pairs:
         kustomized, charted = comparable(ours), comparable(chart(values))
         for kind in sorted(kustomized.keys() | charted.keys()):

@@ -7,7 +7,9 @@ use memtrace_tests::agent::{Agent, of_type};
 use memtrace_tests::backend::{self, free_port, request, scraped};
 use memtrace_tests::containerd::{Container, Containerd, Pod};
 use memtrace_tests::machine::{MIB, poll};
+use memtrace_tests::processes::LEAKING_FUNCTION;
 use memtrace_tests::prometheus::Prometheus;
+use memtrace_tests::recording::Recorder;
 use serde_json::Value;
 
 use crate::leak_state::SECONDS_AS_TWO_MINUTES;
@@ -78,6 +80,39 @@ fn a_container_that_lives_for_a_tenth_of_a_second_has_its_pod_in_the_incident() 
         is_told(&agent, &pod, name, &container)?;
     }
     agent.stop().map(drop)
+}
+
+#[test]
+fn a_pod_is_recorded_by_its_name_and_its_file_is_found_in_the_container() -> Result<()> {
+    let Some(containerd) = Containerd::start()? else {
+        return Ok(());
+    };
+    let leak = ["leak-on", "--bytes-per-second", "4194304"];
+    let pod = containerd.pod(NAMESPACE, "leaky-0", &[])?;
+    let _leaking = pod.run("web", &leak, 256 * MIB)?;
+    let neighbour = containerd.pod(NAMESPACE, "other-0", &[])?;
+    let _other = neighbour.run("web", &leak, 256 * MIB)?;
+    let socket = containerd.socket();
+    let socket = socket.to_str().context("no UTF-8")?;
+    let arguments = ["--identity", "cri", "--cri-socket", socket];
+    let asked = ["--pod", "prod/leaky-0"];
+    let recorder = Recorder::start(&[&arguments[..], &asked].concat(), Duration::from_secs(5))?;
+    let recording = recorder.finish()?;
+    let told = recording.summary();
+    let first = recording.stacks.first().context("nothing recorded")?;
+    ensure!(first.has(LEAKING_FUNCTION), "{told}");
+    let mut processes: Vec<u64> = recording.stacks.iter().map(|stack| stack.pid).collect();
+    processes.dedup();
+    ensure!(processes.len() == 1, "only one process leaks in it: {told}");
+    let resident = recording.of_function(LEAKING_FUNCTION).resident;
+    let truth = 5.0 * 4.0 * MIB as f64;
+    // It leaks a little longer than the recording says: until its end, and while it is read.
+    let most = truth * 1.5 + 4.0 * resident.error;
+    ensure!(
+        resident.bytes > truth / 2.0 && resident.bytes < most,
+        "{told}"
+    );
+    Ok(())
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod analyze;
 mod api;
 mod cli;
+mod config;
 mod effective_limit;
 mod fault;
 mod heap;

@@ -9,6 +9,7 @@ use crate::{
     agent::ApiAt,
     analysis::{ThresholdError, Thresholds},
     analyze::{self, AnalyzeArgs},
+    config::ConfigArgs,
     export::otlp::OtlpFlags,
     identity::options::NamingArgs,
     incidents::{self, IncidentsArgs},
@@ -76,6 +77,8 @@ pub enum Command {
     /// Say what works on this host, what does not, and how to get it.
     #[command(after_help = "Exit codes: 0 everything works, 1 degraded, 2 cannot run.")]
     Doctor(DoctorArgs),
+    /// Check, show or make the configuration file of `run`.
+    Config(ConfigArgs),
     /// Print completions for a shell: `source <(memtrace completions bash)`
     Completions {
         /// Which shell
@@ -98,10 +101,16 @@ Examples:
   sudo memtrace run --cgroup '/kubepods*' -i 1s      only pods, every second
   sudo memtrace run --output json --duration 60s     a minute of JSON lines
   sudo memtrace run --output none --otlp-endpoint http://localhost:4317
-                                                     feed an OpenTelemetry collector";
+                                                     feed an OpenTelemetry collector
+  sudo memtrace run --config ./memtrace.toml         with options and commands at events from a file";
 
 #[derive(Args)]
 pub struct RunArgs {
+    /// File with these options: flags and variables beat it; `none`: no file
+    /// [default: /etc/memtrace/memtrace.toml, if it is there]
+    #[arg(long, value_name = "FILE|none", env = "MEMTRACE_CONFIG")]
+    pub config: Option<PathBuf>,
+
     /// What to write to standard output [default: table on a terminal, else json]
     #[arg(short, long, value_enum)]
     pub output: Option<OutputArg>,

@@ -13,11 +13,13 @@
 //! [`agent`] runs it, [`doctor`] examines the host, [`cli`] is the command line.
 //! Only [`loader`] knows aya, only [`export`] knows OTLP. See ARCHITECTURE.md.
 
+pub mod actions;
 pub mod agent;
 pub mod analysis;
 pub mod analyze;
 pub mod api;
 pub mod cli;
+pub mod config;
 pub mod doctor;
 pub mod export;
 pub mod growth;
@@ -38,3 +40,4 @@ pub mod size;
 pub mod stacks;
 pub mod store;
 pub mod symbols;
+pub mod timeline;

@@ -7,15 +7,15 @@ use std::{
     time::Duration,
 };
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 use memtrace::{
     agent::{self, ApiAt, Config, Output, RunError},
     analyze::{self, AnalyzeArgs, Outcome},
     api::records::DEFAULT_SOCKET,
-    cli::{Cli, Command, DoctorArgs, OomArgs, OutputArg, RunArgs, Switch},
+    cli::{Cli, Command, DoctorArgs, OomArgs, OutputArg, Switch},
+    config::{self, CommandLine, ConfigArgs, reload::Reloader},
     doctor,
-    export::otlp::OtlpConfig,
-    identity::options::{NamingConfig, Process},
+    identity::options::NamingConfig,
     incidents::{self, IncidentsArgs, Screen},
     kernel::capability::Effective,
     leaks::{self, LeaksArgs},
@@ -33,10 +33,19 @@ const WRONG_USAGE: u8 = 2;
 const FOUND: u8 = 3;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     logger::install();
+    let of_command = matches
+        .subcommand()
+        .map_or(&matches, |(_, matches)| matches);
     match cli.command {
-        Command::Run(args) => run(*args),
+        // What was given is laid over a file first.
+        Command::Run(_) => run(CommandLine::of(of_command)),
+        Command::Config(args) => configure(&args, of_command),
         Command::Oom(args) => oom(*args),
         Command::Record(args) => record(*args),
         Command::Incidents(args) => incidents(&args),
@@ -150,23 +159,23 @@ fn examine(args: &DoctorArgs) -> ExitCode {
     ExitCode::from(findings.verdict.exit_code())
 }
 
-fn run(args: RunArgs) -> ExitCode {
+fn configure(args: &ConfigArgs, matches: &ArgMatches) -> ExitCode {
+    match config::run(args, matches, &mut BufWriter::new(std::io::stdout().lock())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(1, &error.to_string()),
+    }
+}
+
+fn run(line: CommandLine) -> ExitCode {
     if let Some(missing) = missing_capabilities() {
         return fail(NOT_PERMITTED, &missing);
     }
-    let env = |name: &str| std::env::var(name).ok();
-    let otlp = match OtlpConfig::resolve(&args.otlp, &env) {
-        Ok(otlp) => otlp.map(|otlp| otlp.keeping_events_in(&args.state_dir)),
+    let layers = match line.load() {
+        Ok(layers) => layers,
         Err(error) => return fail(WRONG_USAGE, &error.to_string()),
     };
-    let thresholds = match args.growth.thresholds.thresholds() {
-        Ok(thresholds) => Some(thresholds).filter(|_| args.growth.leaks == Switch::On),
-        Err(error) => return fail(WRONG_USAGE, &error.to_string()),
-    };
-    let naming = match args.names.resolve(&Process) {
-        Ok(naming) => naming,
-        Err(error) => return fail(WRONG_USAGE, &error.to_string()),
-    };
+    let reloader = Reloader::new(line, &layers);
+    let (args, resolved) = (layers.args, layers.resolved);
     raise_open_files();
     return_large_blocks();
     let kernel = kernel::Options {
@@ -188,13 +197,15 @@ fn run(args: RunArgs) -> ExitCode {
         cgroup_root: args.kernel.cgroup_root,
         state_dir: Some(args.state_dir),
         stall_after: args.incidents.stall_after,
-        thresholds,
+        thresholds: resolved.thresholds,
         stack_samples_per_second: (args.kernel.stacks == Switch::On)
             .then(|| f64::from(args.kernel.stack_samples)),
         kernel,
-        otlp,
-        naming,
+        otlp: resolved.otlp,
+        naming: resolved.naming,
         listen: args.listen,
+        rules: layers.rules,
+        reloader: Some(reloader),
         api: args
             .api_socket
             .unwrap_or_else(|| ApiAt::Usual(DEFAULT_SOCKET.into())),
@@ -239,6 +250,8 @@ fn oom(args: OomArgs) -> ExitCode {
         otlp: None,
         naming: NamingConfig::default(),
         listen: None,
+        rules: Vec::new(),
+        reloader: None,
         // The agent that runs as a service answers.
         api: ApiAt::Nowhere,
     })

@@ -86,6 +86,13 @@ fn fill(workspace: &Workspace, binary: &Path, root: &Path) -> Result<()> {
     copy(&systemd.join("memtrace.service"), &unit, 0o644)?;
     let defaults = root.join("etc/default/memtrace");
     copy(&systemd.join("memtrace.default"), &defaults, 0o640)?;
+    // It may come to hold tokens.
+    let config = root.join("etc/memtrace/memtrace.toml");
+    copy(
+        &workspace.root().join("deploy/memtrace.toml"),
+        &config,
+        0o640,
+    )?;
     let readme = root.join("usr/share/doc/memtrace/README.md");
     copy(&workspace.root().join("README.md"), &readme, 0o644)?;
     for (shell, path) in COMPLETIONS {
@@ -119,7 +126,8 @@ Description: why memory grows and why the kernel killed
 "
     );
     write(&debian.join("control"), &text, 0o644)?;
-    write(&debian.join("conffiles"), "/etc/default/memtrace\n", 0o644)?;
+    let kept = "/etc/default/memtrace\n/etc/memtrace/memtrace.toml\n";
+    write(&debian.join("conffiles"), kept, 0o644)?;
     write(&debian.join("postinst"), AFTER_INSTALL, 0o755)?;
     write(&debian.join("prerm"), BEFORE_REMOVE, 0o755)?;
     write(&debian.join("postrm"), AFTER_REMOVE, 0o755)

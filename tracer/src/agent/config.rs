@@ -6,8 +6,10 @@ use globset::GlobMatcher;
 use thiserror::Error;
 
 use crate::{
+    actions::Rule,
     analysis::Thresholds,
     api::server::ApiError,
+    config::reload::Reloader,
     export::{otlp::OtlpConfig, prometheus::ListenError},
     host::HostError,
     identity::{options::NamingConfig, sources::SourcesError},
@@ -28,7 +30,6 @@ pub enum Output {
 }
 
 /// What to trace and where to tell it.
-#[derive(Debug)]
 pub struct Config {
     pub output: Output,
     pub interval: Duration,
@@ -50,6 +51,10 @@ pub struct Config {
     pub naming: NamingConfig,
     /// Where HTTP requests are answered; `None`: nowhere.
     pub listen: Option<SocketAddr>,
+    /// Which events run which commands.
+    pub rules: Vec<Rule>,
+    /// Reads the configuration again; `None`: there is none to read.
+    pub reloader: Option<Reloader>,
     pub api: ApiAt,
 }
 

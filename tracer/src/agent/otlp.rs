@@ -3,7 +3,7 @@
 use std::{
     fs,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -163,6 +163,7 @@ pub fn host(node: Option<&str>) -> HostInfo {
             .map(|text| text.trim().to_owned())
             .filter(|text| !text.is_empty())
     };
+    let (boot, wall) = clock::both();
     HostInfo {
         // Of PID 1 first: a container has no such file, or its own.
         id: text(&format!("{FIRST_ROOT}/etc/machine-id"))
@@ -171,6 +172,6 @@ pub fn host(node: Option<&str>) -> HostInfo {
         name: node
             .map(str::to_owned)
             .or_else(|| text("/proc/sys/kernel/hostname")),
-        booted: SystemTime::now().checked_sub(clock::boot_time()),
+        booted: wall.checked_sub(boot),
     }
 }

@@ -76,6 +76,14 @@ impl Outputs {
         }
     }
 
+    /// Tells only cgroups that match from now on; `None`: all.
+    pub fn tell_only(&mut self, only: Option<GlobMatcher>) {
+        if let Sink::Table(table) = &mut self.sink {
+            table.choose_by(only.as_ref().map(|only| only.glob().glob()));
+        }
+        self.only = only;
+    }
+
     /// Whether a cgroup is among those to tell.
     pub fn wants(&self, cgroup: &Cgroup) -> bool {
         self.only

@@ -1,5 +1,6 @@
 //! The loop: OOM records before all else, until a signal, the duration or a closed output ends it.
 
+mod actions;
 mod asked;
 mod claims;
 mod counting;
@@ -9,6 +10,7 @@ mod incidents;
 mod limits;
 mod naming;
 mod pods;
+mod reload;
 mod reports;
 mod rows;
 mod stacks;
@@ -26,6 +28,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval_at};
 
 use crate::{
+    actions::Actions,
     api::server::ApiServer,
     export::prometheus::Endpoint,
     host::{
@@ -51,7 +54,7 @@ use super::{
     output::Outputs,
     readings::{Done, Readings},
     running_commands,
-    signals::Signals,
+    signals::{Asked, Signals},
     stacks::Stacks,
 };
 use growth::Judging;
@@ -59,6 +62,7 @@ use incidents::Incidents;
 use naming::Naming;
 pub use pods::Pods;
 use reports::Reports;
+use timelines::Chronicle;
 use witness::{KillsBefore, Witness, read_since};
 
 /// Removed cgroups are kept this long: two scrapes a minute apart still see their last numbers.
@@ -121,6 +125,9 @@ struct Agent {
     witness: Witness,
     /// `None`: growth is not judged.
     judging: Option<Judging>,
+    actions: Actions,
+    /// The history of each cgroup.
+    chronicle: Chronicle,
     /// `None`: pages are not sampled.
     stacks: Option<Stacks>,
     serving: Serving,
@@ -194,6 +201,7 @@ impl Agent {
             None => None,
         };
         let page_size = crate::loader::attach::page_size();
+        let started = SystemTime::now();
         let mut agent = Self {
             witness: Witness::new(config.stall_after, page_size, config.state_dir.clone()),
             naming: Naming::start(std::mem::take(&mut config.naming), place)?,
@@ -204,6 +212,7 @@ impl Agent {
                 .thresholds
                 .take()
                 .map(|thresholds| Judging::new(thresholds, config.state_dir.as_deref())),
+            chronicle: Chronicle::new(config.interval, started, most, config.state_dir.as_deref()),
             serving: Serving {
                 heap: loader.serves(Family::Heap),
                 reclaim: loader.serves(Family::Reclaim),
@@ -211,14 +220,15 @@ impl Agent {
                 oom: loader.serves(Family::Oom),
             },
             stacks: None,
+            actions: Actions::new(std::mem::take(&mut config.rules)),
             outputs: Outputs::new(config.output, config.cgroup.take()).map_err(RunError::Output)?,
             readings,
             cgroups: Cgroups::new(most, GRACE),
             processes: Processes::new(config.interval, beginning()),
             proc: ProcRoot::default(),
             host: HostReading::default(),
-            read_at: SystemTime::now(),
-            started: SystemTime::now(),
+            read_at: started,
+            started,
             clock: Instant::now(),
             rediscovered: Instant::now(),
             event_drops: 0,
@@ -284,7 +294,10 @@ impl Agent {
             // A tick before the rings: an interval looks at them first, and a storm never holds it up.
             tokio::select! {
                 biased;
-                () = signals.any() => break,
+                asked = signals.asked() => match asked {
+                    Asked::End => break,
+                    Asked::Reload => self.reload(),
+                },
                 () = &mut end => break,
                 _ = ticks.tick() => {
                     self.interval().await?;
@@ -298,6 +311,7 @@ impl Agent {
                 update = Naming::heard(&mut self.naming) => self.hear(update)?,
                 found = Stacks::heard(&mut self.stacks) => self.found_stacks(found),
                 ask = asked::next(&mut self.endpoint) => self.answer(ask),
+                outcome = self.actions.ended() => self.tell_action(&outcome),
                 ask = asked::next_of_api(&mut self.api) => self.answer_api(ask),
             }
             for record in events {
@@ -311,9 +325,11 @@ impl Agent {
     }
 
     fn stop(mut self) {
+        self.stop_actions();
         if let Some(judging) = &mut self.judging {
             judging.keep_all();
         }
+        self.chronicle.stop();
         self.outputs.finish(LAST_LINES);
         if let Some(otlp) = self.otlp.take() {
             let host = self.proc.machine(&mut self.buffer).unwrap_or_default();
@@ -397,6 +413,7 @@ impl Agent {
         self.tell_limit_changes()?;
         self.watch_stacks();
         self.judge(&host)?;
+        self.chronicle.interval(&self.cgroups);
         let evicted = self.cgroups.evict(now);
         for &id in &evicted {
             self.counts.forget_cgroup(id);
@@ -433,21 +450,5 @@ impl Agent {
             self.forget_files(id)?;
         }
         Ok(done.in_full)
-    }
-
-    fn warn_of_missing_probes(&self) {
-        let missing: Vec<&str> = self
-            .loader
-            .verdicts
-            .iter()
-            .filter(|verdict| verdict.attached.is_none() && verdict.essential)
-            .map(|verdict| verdict.probe)
-            .collect();
-        if !missing.is_empty() {
-            log::warn!(
-                "no events of {} on this host; `memtrace doctor` says why",
-                missing.join(", ")
-            );
-        }
     }
 }

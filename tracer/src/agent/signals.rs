@@ -1,6 +1,6 @@
-//! The signals that end memtrace cleanly.
+//! The signals that end memtrace cleanly, and the one that has it read its configuration again.
 
-use std::io;
+use std::{fs::File, io};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -9,14 +9,27 @@ pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
+    /// SIGHUP may come of a terminal that is closed, and is not ignored (`nohup`).
+    has_terminal: bool,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    End,
+    /// Read the configuration again.
+    Reload,
 }
 
 impl Signals {
     pub fn new() -> io::Result<Self> {
+        // Before the handler replaces what was inherited.
+        let has_terminal = !ignores_hangup() && has_terminal();
         Ok(Self {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
+            has_terminal,
         })
     }
 
@@ -28,4 +41,31 @@ impl Signals {
             _ = self.hangup.recv() => {}
         }
     }
+
+    /// Waits for what the next of them asks for. SIGHUP asks for the end only where the terminal is gone.
+    pub async fn asked(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.interrupt.recv() => Asked::End,
+            _ = self.terminate.recv() => Asked::End,
+            _ = self.hangup.recv() => match self.has_terminal && !has_terminal() {
+                true => Asked::End,
+                false => Asked::Reload,
+            },
+        }
+    }
+}
+
+/// Whether there is a controlling terminal. The kernel takes it away before it sends SIGHUP.
+fn has_terminal() -> bool {
+    File::open("/dev/tty").is_ok()
+}
+
+fn ignores_hangup() -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: reads the present action into a struct of the right type, of which zero is a valid value.
+    let action = unsafe {
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), action.as_mut_ptr());
+        action.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
 }

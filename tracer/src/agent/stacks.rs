@@ -45,7 +45,7 @@ const MOST_TOLD: usize = 5;
 /// Questions that wait for names.
 const MOST_WAITING: usize = 64;
 /// The worker that reads symbols is ended when it had nothing to do for so long.
-const REST_AFTER: Duration = Duration::from_secs(20);
+const REST_AFTER: Duration = Duration::from_secs(3);
 /// An incident waits this long for its stacks.
 const INCIDENT_WITHIN: Duration = Duration::from_secs(1);
 /// Incidents that wait for stacks at once; in a storm the others are told without.

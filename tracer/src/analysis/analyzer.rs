@@ -61,6 +61,11 @@ impl Analyzer {
         }
     }
 
+    /// Judges by these from the next sample on. Their time scale must be the same.
+    pub fn set_thresholds(&mut self, thresholds: Arc<Thresholds>) {
+        self.thresholds = thresholds;
+    }
+
     /// What to keep for [`Analyzer::restore`].
     pub fn saved(&self) -> &Saved {
         &self.kept

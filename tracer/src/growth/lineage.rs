@@ -51,6 +51,10 @@ impl Lineage {
         self.take(&path)
     }
 
+    pub fn analyzers_mut(&mut self) -> impl Iterator<Item = &mut Analyzer> {
+        self.gone.values_mut().map(|(_, gone)| &mut gone.analyzer)
+    }
+
     /// Whether a cgroup of that path was judged.
     pub fn knows(&self, path: &PathBuf) -> bool {
         self.gone.contains_key(path)

@@ -117,6 +117,19 @@ impl Growth {
         }
     }
 
+    /// Judges by these from now on, at the same time scale.
+    pub fn set_thresholds(&mut self, thresholds: Thresholds) {
+        let thresholds = Arc::new(Thresholds {
+            time_scale: self.thresholds.time_scale,
+            ..thresholds
+        });
+        let living = self.judged.values_mut().map(|judged| &mut judged.analyzer);
+        for analyzer in living.chain(self.lineage.analyzers_mut()) {
+            analyzer.set_thresholds(Arc::clone(&thresholds));
+        }
+        self.thresholds = thresholds;
+    }
+
     /// Tells the layout of what is kept, and the analysis that filled it, from any other.
     pub fn layout() -> u32 {
         let mut analyzer = Analyzer::new(Arc::default());

@@ -196,6 +196,11 @@ impl StallDetector {
         }
     }
 
+    /// Tells of stalls of at least this length from now on.
+    pub fn set_threshold(&mut self, threshold: Duration) {
+        self.threshold = threshold;
+    }
+
     /// Whether the usage is so near to a limit that the cgroup deserves a full reading.
     pub fn is_near_limit(&self, reading: &StallReading) -> bool {
         self.is_near(reading, reading.limit_bytes, Bars::STAY)

@@ -300,12 +300,14 @@ impl Agent {
     /// To everyone who is to know.
     pub(super) fn hand_out(&mut self, incident: &Arc<Incident>) -> Result<(), RunError> {
         self.incidents.keep(Arc::clone(incident));
+        self.chronicle.incident(&self.cgroups, incident);
         if !self.wants_incident(incident) {
             return Ok(());
         }
         if let Some(otlp) = &self.otlp {
             otlp.event(Event::Incident(Arc::clone(incident)));
         }
+        self.act_on_incident(incident);
         self.outputs.incident(incident).map_err(RunError::Output)
     }
 

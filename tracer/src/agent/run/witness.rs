@@ -70,6 +70,11 @@ impl Witness {
             .seen(cgroup_id, Duration::from_nanos(boot_ns));
     }
 
+    /// A stall is told from this length on; one that is told goes on.
+    pub fn set_stall_after(&mut self, stall_after: Duration) {
+        self.stalls.set_threshold(stall_after);
+    }
+
     /// Whether a cgroup is to be read in full, by its last reading.
     pub fn deserves_reading(&self, memory: &MemoryReading) -> bool {
         self.reconciler.wants_every_cgroup()

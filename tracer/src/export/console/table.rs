@@ -74,8 +74,13 @@ impl<W: Write> Table<W> {
 
     /// Says by which glob cgroups are chosen, should there be none.
     pub fn chosen_by(mut self, glob: Option<&str>) -> Self {
-        self.chosen_by = glob.map(|glob| display(glob.as_bytes(), MOST_GLOB_BYTES));
+        self.choose_by(glob);
         self
+    }
+
+    /// The same of a table that is drawn already.
+    pub fn choose_by(&mut self, glob: Option<&str>) {
+        self.chosen_by = glob.map(|glob| display(glob.as_bytes(), MOST_GLOB_BYTES));
     }
 
     /// Draws the interval over the last one.

@@ -110,6 +110,30 @@ pub struct OtlpFlags {
     pub service_name: Option<String>,
 }
 
+impl OtlpFlags {
+    /// Each flag and the variable that says the same of all signals.
+    pub const VARIABLES: [(&str, &str); 12] = [
+        ("otlp-endpoint", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        ("otlp-protocol", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        ("otlp-headers", "OTEL_EXPORTER_OTLP_HEADERS"),
+        ("otlp-compression", "OTEL_EXPORTER_OTLP_COMPRESSION"),
+        ("otlp-certificate", "OTEL_EXPORTER_OTLP_CERTIFICATE"),
+        (
+            "otlp-client-certificate",
+            "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
+        ),
+        ("otlp-client-key", "OTEL_EXPORTER_OTLP_CLIENT_KEY"),
+        ("otlp-timeout-ms", "OTEL_EXPORTER_OTLP_TIMEOUT"),
+        ("otlp-interval-ms", "OTEL_METRIC_EXPORT_INTERVAL"),
+        ("otlp-insecure", "OTEL_EXPORTER_OTLP_INSECURE"),
+        ("otlp-profiles", PROFILES.switch),
+        ("otlp-service-name", "OTEL_SERVICE_NAME"),
+    ];
+}
+
+/// What stands for a variable that is not set: by its name, what the value is called and the value.
+pub type Fallback<'a> = dyn Fn(&str) -> Option<(String, String)> + 'a;
+
 /// OTLP transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -166,6 +190,7 @@ struct Given {
 
 struct Source<'a> {
     env: &'a dyn Fn(&str) -> Option<String>,
+    fallback: &'a Fallback<'a>,
 }
 
 impl Source<'_> {
@@ -177,6 +202,10 @@ impl Source<'_> {
             .map(|value| Given {
                 name: name.to_owned(),
                 value,
+            })
+            .or_else(|| {
+                let (name, value) = (self.fallback)(name)?;
+                Some(Given { name, value })
             })
     }
 
@@ -289,7 +318,19 @@ impl OtlpConfig {
         flags: &OtlpFlags,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Option<Self>, ConfigError> {
-        let source = Source { env };
+        Self::resolve_over(flags, env, &|_| None)
+    }
+
+    /// The same with what stands for variables that are not set.
+    ///
+    /// # Errors
+    /// As [`OtlpConfig::resolve`].
+    pub fn resolve_over(
+        flags: &OtlpFlags,
+        env: &dyn Fn(&str) -> Option<String>,
+        fallback: &Fallback<'_>,
+    ) -> Result<Option<Self>, ConfigError> {
+        let source = Source { env, fallback };
         if source.is("OTEL_SDK_DISABLED", "true") {
             return Ok(None);
         }
@@ -301,9 +342,12 @@ impl OtlpConfig {
         let logs = target(&LOGS, !source.is(LOGS.switch, "none"))?;
         let by_variable = source.is(PROFILES.switch, "otlp");
         let profiles = target(&PROFILES, flags.profiles || by_variable)?;
-        if flags.profiles && profiles.is_none() {
+        // A variable may be meant for other programs too.
+        let by_flag = flags.profiles.then(|| "--otlp-profiles".to_owned());
+        let asked = by_flag.or_else(|| fallback(PROFILES.switch).map(|(name, _)| name));
+        if let (Some(name), None) = (asked, &profiles) {
             return Err(ConfigError::Half {
-                name: "--otlp-profiles".to_owned(),
+                name,
                 missing: "--otlp-endpoint".to_owned(),
             });
         }

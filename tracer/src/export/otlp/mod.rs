@@ -20,7 +20,7 @@ pub mod own;
 pub mod resource;
 mod wire;
 
-pub use config::{ConfigError, OtlpConfig, OtlpFlags};
+pub use config::{ConfigError, Fallback, OtlpConfig, OtlpFlags};
 pub use events::Event;
 pub use exporter::{CgroupProfile, ExportCounters, Exporter, StartError};
 pub use own::{OwnError, OwnReading, OwnTelemetry};
