@@ -194,7 +194,7 @@ impl List {
         if let Some(stack) = stack {
             self.say(format!(
                 "Look at the code that held the memory: {} in {}, {} ±{} resident.",
-                call_path(stack),
+                call_path(&stack),
                 shown(&stack.process.comm),
                 size::bytes(stack.resident_bytes),
                 size::bytes(stack.error_bytes),

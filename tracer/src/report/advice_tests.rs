@@ -18,10 +18,10 @@ fn leak_of(facts: &mut Facts) -> &mut LeakRecord {
 fn a_leak_in_code_names_the_code_and_the_command() {
     let text = said(&live());
     assert!(
-        text.contains("leak < serve < main in app (pid 7)"),
+        text.contains("leak < serve < main in python3 (pid 31001)"),
         "{text}"
     );
-    assert!(text.contains("memtrace record --pid 7 "), "{text}");
+    assert!(text.contains("memtrace record --pid 31001 "), "{text}");
     assert!(text.contains("restart it before that"), "{text}");
     assert!(text.contains("each day takes 1.4G more"), "{text}");
 }

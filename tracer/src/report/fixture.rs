@@ -8,16 +8,24 @@ use crate::{
     api::records::{CgroupDetails, Mark, MarkKind, Point, Series, Timeline},
     identity::names::Names,
     incident::Incident,
-    stacks::told::tests::record,
+    stacks::told::{StackRecord, tests::record},
 };
 
 pub const MIB: u64 = 1 << 20;
 const OOM: &str = include_str!("../incident/fixtures/cgroup_oom.json");
 const PATH: &str = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod7c1e.slice/cri-containerd-4f0a.scope";
 
+/// Of the process that grew.
+fn path(frames: &[&str]) -> StackRecord {
+    let mut stack = record(frames);
+    stack.process.pid = 31001;
+    stack.process.comm = "python3".into();
+    stack
+}
+
 pub fn incident() -> Incident {
     let mut incident: Incident = serde_json::from_str(OOM).unwrap();
-    incident.evidence.stacks = vec![record(&["malloc (libc.so.6)", "leak (app)", "main (app)"])];
+    incident.evidence.stacks = vec![path(&["malloc (libc.so.6)", "leak (app)", "main (app)"])];
     incident
 }
 
@@ -99,7 +107,7 @@ pub fn live() -> Facts {
             {"explanation": "unverified", "holds": true, "value": 0.5, "threshold": 1.0}],
         "processes": [{"pid": 31001, "comm": "python3", "growth_bytes": 90 * MIB, "share": 0.97,
             "rss_anon_bytes": 150 * MIB, "over_s": 5400.0}],
-        "stacks": [record(&["malloc (libc.so.6)", "leak (app)", "serve (app)", "main (app)"])],
+        "stacks": [path(&["malloc (libc.so.6)", "leak (app)", "serve (app)", "main (app)"])],
     });
     let details: CgroupDetails = serde_json::from_value(json!({
         "time": made,

@@ -374,10 +374,8 @@ fn processes(facts: &Facts) -> Vec<Grown> {
 pub fn stacks(facts: &Facts) -> Vec<StackRecord> {
     let incident = facts.incident().map(|one| one.evidence.stacks.as_slice());
     let leak = facts.leak().map(|leak| leak.stacks.as_slice());
-    let live = facts
-        .details
-        .as_ref()
-        .and_then(|known| known.stacks.as_deref());
+    let details = facts.details.as_ref();
+    let live = details.and_then(|known| known.stacks.as_deref());
     let order = match facts.asked {
         Some(_) => [incident, leak, live],
         None => [leak, live, incident],
@@ -386,20 +384,20 @@ pub fn stacks(facts: &Facts) -> Vec<StackRecord> {
         .into_iter()
         .flatten()
         .find(|stacks| !stacks.is_empty());
-    let found = found.unwrap_or_default().iter();
-    // Of a former life of the container, as long as nothing new was sampled.
-    let ended = |stack: &&StackRecord| {
-        facts.asked.is_none()
-            && details.is_some_and(|known| {
-                known.processes.len() < MOST_LIVE
-                    && !known.processes.is_empty()
-                    && !known
-                        .processes
-                        .iter()
-                        .any(|process| process.pid == stack.process.pid)
-            })
+    // Of another life of the container than the one that is told.
+    let is_told = |pid: u32| match (facts.asked.as_ref().and(facts.incident()), details) {
+        (Some(incident), _) => {
+            let mut victims = incident.victims.iter();
+            let mut growers = incident.evidence.growers.iter();
+            victims.any(|victim| victim.pid == Some(pid)) || growers.any(|one| one.pid == pid)
+        }
+        (None, Some(known)) if (1..MOST_LIVE).contains(&known.processes.len()) => {
+            known.processes.iter().any(|process| process.pid == pid)
+        }
+        (None, _) => true,
     };
-    let mut stacks = by_code(found.filter(|stack| !ended(stack)).cloned());
+    let found = found.unwrap_or_default().iter();
+    let mut stacks = by_code(found.filter(|stack| is_told(stack.process.pid)).cloned());
     stacks.truncate(MOST_STACKS);
     stacks
 }
