@@ -35,3 +35,4 @@ pub mod size;
 pub mod stacks;
 pub mod store;
 pub mod symbols;
+pub mod timeline;

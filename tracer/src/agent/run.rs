@@ -11,6 +11,7 @@ mod reports;
 mod stacks;
 mod standing;
 mod telling;
+mod timelines;
 mod witness;
 
 use std::{
@@ -54,6 +55,7 @@ use incidents::Incidents;
 use naming::Naming;
 pub use pods::Pods;
 use reports::Reports;
+use timelines::Chronicle;
 use witness::{KillsBefore, Witness, read_since};
 
 /// Removed cgroups are kept this long: two scrapes a minute apart still see their last numbers.
@@ -118,6 +120,8 @@ struct Agent {
     witness: Witness,
     /// `None`: growth is not judged.
     judging: Option<Judging>,
+    /// The history of each cgroup.
+    chronicle: Chronicle,
     /// `None`: pages are not sampled.
     stacks: Option<Stacks>,
     serving: Serving,
@@ -188,6 +192,7 @@ impl Agent {
             None => None,
         };
         let page_size = crate::loader::attach::page_size();
+        let started = SystemTime::now();
         let mut agent = Self {
             witness: Witness::new(config.stall_after, page_size, config.state_dir.clone()),
             naming: Naming::start(std::mem::take(&mut config.naming), place)?,
@@ -198,6 +203,7 @@ impl Agent {
                 .thresholds
                 .take()
                 .map(|thresholds| Judging::new(thresholds, config.state_dir.as_deref())),
+            chronicle: Chronicle::new(config.interval, started, most, config.state_dir.as_deref()),
             serving: Serving {
                 heap: loader.serves(Family::Heap),
                 reclaim: loader.serves(Family::Reclaim),
@@ -211,7 +217,7 @@ impl Agent {
             processes: Processes::new(config.interval, beginning()),
             proc: ProcRoot::default(),
             host: HostReading::default(),
-            started: SystemTime::now(),
+            started,
             clock: Instant::now(),
             rediscovered: Instant::now(),
             event_drops: 0,
@@ -305,6 +311,7 @@ impl Agent {
         if let Some(judging) = &mut self.judging {
             judging.keep_all();
         }
+        self.chronicle.stop();
         self.outputs.finish(LAST_LINES);
         if let Some(otlp) = self.otlp.take() {
             let host = self.proc.machine(&mut self.buffer).unwrap_or_default();
@@ -395,6 +402,7 @@ impl Agent {
         self.tell_limit_changes()?;
         self.watch_stacks();
         self.judge(&host)?;
+        self.chronicle.interval(&self.cgroups);
         let evicted = self.cgroups.evict(now);
         for &id in &evicted {
             self.counts.forget_cgroup(id);
@@ -483,21 +491,5 @@ impl Agent {
             }
         }
         active
-    }
-
-    fn warn_of_missing_probes(&self) {
-        let missing: Vec<&str> = self
-            .loader
-            .verdicts
-            .iter()
-            .filter(|verdict| verdict.attached.is_none() && verdict.essential)
-            .map(|verdict| verdict.probe)
-            .collect();
-        if !missing.is_empty() {
-            log::warn!(
-                "no events of {} on this host; `memtrace doctor` says why",
-                missing.join(", ")
-            );
-        }
     }
 }

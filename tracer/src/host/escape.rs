@@ -38,6 +38,20 @@ pub fn display(bytes: &[u8], most_chars: usize) -> String {
     shown.text
 }
 
+/// Text that was escaped once, safe again: control and deceiving characters become `\xNN`, backslashes
+/// stay as they are. At most `most_chars` characters, and `…` where something was cut.
+pub fn again(text: &str, most_chars: usize) -> String {
+    let parts: Vec<String> = text
+        .split('\\')
+        .map(|part| display(part.as_bytes(), most_chars))
+        .collect();
+    let joined = parts.join("\\");
+    match joined.char_indices().nth(most_chars) {
+        Some((at, _)) => joined.get(..at).unwrap_or_default().to_owned() + "…",
+        None => joined,
+    }
+}
+
 struct Shown {
     text: String,
     chars: usize,

@@ -11,6 +11,8 @@
 //! - `writer`: the thread behind a bounded queue; nothing here ever makes the agent wait.
 //! - `kernel_count`: the count of kills when memtrace last looked, beside that directory.
 //! - `growth`: what the growth analysis knows, beside that directory.
+//! - `timelines`: the history of each cgroup, beside that directory.
+//! - `shards`: the files, the checksum and the thread of what is replaced as a whole.
 //! - `reader`: folds the records of an incident into one.
 //!
 //! Must not decide what an incident is, nor format for people.
@@ -26,6 +28,8 @@ mod queue;
 mod reader;
 mod record_time;
 mod segment;
+pub mod shards;
+pub mod timelines;
 mod writer;
 
 #[cfg(test)]

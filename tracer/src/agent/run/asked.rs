@@ -93,6 +93,7 @@ impl Agent {
             "otlp": self.otlp.as_ref().map(|otlp| otlp.status()),
             "stacks": self.stacks.as_ref().map(|stacks| stacks.status()),
             "leaks": self.judging.as_ref().map(|judging| judging.status()),
+            "timelines": self.chronicle.status(),
         })
     }
 }

@@ -3,23 +3,25 @@
 use std::{
     path::Path,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use crate::{
-    agent::{clock, config::RunError},
+    agent::{clock::SampleClock, config::RunError},
     analysis::Thresholds,
     export::otlp::Event,
-    growth::{Growth, Moment},
+    growth::Growth,
     model::snapshot::HostReading,
-    store::growth::{self as growth_store, Boot, GrowthStore, SHARDS, shard_of},
+    store::{
+        growth::{self as growth_store, Boot, GrowthStore, shard_of},
+        shards::{SHARDS, Turns},
+    },
 };
 
 use super::Agent;
 
 /// Every analysis is written this often; a crash costs so much of it.
 const KEPT_EVERY: Duration = Duration::from_secs(600);
-const SHARD_EVERY: Duration = Duration::from_millis(KEPT_EVERY.as_millis() as u64 / SHARDS as u64);
 /// Time that the last writing has when memtrace ends.
 const LAST_WRITING: Duration = Duration::from_secs(2);
 
@@ -27,27 +29,21 @@ const LAST_WRITING: Duration = Duration::from_secs(2);
 pub struct Judging {
     growth: Growth,
     store: Option<GrowthStore>,
-    /// What makes Unix milliseconds of the boot clock, as of the first agent of this boot: the clock
-    /// of the samples never steps.
-    offset_ms: i64,
+    clock: SampleClock,
     minute_ms: i64,
-    next_shard: usize,
-    /// When the next shard is due.
-    due: Instant,
+    turns: Turns,
     /// The store could not be opened.
     unusable: u64,
 }
 
 impl Judging {
     pub fn new(thresholds: Thresholds, state_dir: Option<&Path>) -> Self {
-        let offset_ms = wall_offset_ms();
         let mut judging = Self {
             minute_ms: thresholds.minute_ms() as i64,
             growth: Growth::new(Arc::new(thresholds)),
             store: None,
-            offset_ms,
-            next_shard: 0,
-            due: Instant::now() + SHARD_EVERY,
+            clock: SampleClock::begin(),
+            turns: Turns::new(Instant::now(), KEPT_EVERY),
             unusable: 0,
         };
         if let Some(directory) = state_dir {
@@ -63,9 +59,9 @@ impl Judging {
         let read = growth_store::read(directory);
         let mut boots = read.shards.iter().map(|(boot, _)| boot);
         if let Some(former) = boots.find(|boot| boot.boot_id == boot_id) {
-            self.offset_ms = former.offset_ms;
+            self.clock = SampleClock::of_boot(former.offset_ms);
         }
-        let now = self.moment();
+        let now = self.clock.now();
         let mut other_scale = 0;
         for (boot, analyses) in read.shards {
             if boot.minute_ms != self.minute_ms {
@@ -84,7 +80,7 @@ impl Judging {
         }
         let boot = Boot {
             boot_id,
-            offset_ms: self.offset_ms,
+            offset_ms: self.clock.offset_ms(),
             minute_ms: self.minute_ms,
         };
         match GrowthStore::open(directory, boot, read.damaged) {
@@ -96,14 +92,6 @@ impl Judging {
                     error.remedy()
                 );
             }
-        }
-    }
-
-    fn moment(&self) -> Moment {
-        let sample_ms = boot_ms().saturating_add(self.offset_ms);
-        Moment {
-            sample_ms,
-            to_unix_ms: wall_offset_ms().saturating_sub(self.offset_ms),
         }
     }
 
@@ -127,25 +115,19 @@ impl Judging {
 
     /// Writes the shards whose turn it is. Never waits.
     fn keep(&mut self) {
-        let now = self.moment();
+        let now = self.clock.now();
         let Some(store) = &self.store else {
             return;
         };
         // A long interval writes several, a short one none.
-        for _ in 0..SHARDS {
-            if Instant::now() < self.due {
-                break;
-            }
-            self.due += SHARD_EVERY;
-            let shard = self.next_shard;
-            self.next_shard = (shard + 1) % SHARDS;
+        while let Some(shard) = self.turns.due(Instant::now()) {
             store.write(shard, self.growth.kept(now, |path| shard_of(path) == shard));
         }
     }
 
     /// Writes everything, for a bounded time.
     pub fn keep_all(&mut self) {
-        let now = self.moment();
+        let now = self.clock.now();
         if let Some(store) = self.store.take() {
             let deadline = Instant::now() + LAST_WRITING;
             for shard in 0..SHARDS {
@@ -157,32 +139,20 @@ impl Judging {
     }
 }
 
-fn boot_ms() -> i64 {
-    i64::try_from(clock::boot_time().as_millis()).unwrap_or(i64::MAX)
-}
-
-/// Unix milliseconds of the moment at which the boot clock was 0.
-fn wall_offset_ms() -> i64 {
-    let wall = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    i64::try_from(wall.as_millis())
-        .unwrap_or(i64::MAX)
-        .saturating_sub(boot_ms())
-}
-
 impl Agent {
     /// Judges what was read in this interval and tells what changed.
     pub(super) fn judge(&mut self, host: &HostReading) -> Result<(), RunError> {
         let Some(judging) = &mut self.judging else {
             return Ok(());
         };
-        let now = judging.moment();
+        let now = judging.clock.now();
         let changes = judging
             .growth
             .interval(&mut self.cgroups, &self.processes, host, now);
         judging.keep();
         for change in changes {
+            let change = self.with_stacks(change);
+            self.chronicle.growth(&self.cgroups, &change);
             let told = self
                 .cgroups
                 .get(change.cgroup_id)
@@ -190,7 +160,6 @@ impl Agent {
             if !told {
                 continue;
             }
-            let change = self.with_stacks(change);
             self.outputs.leak(&change).map_err(RunError::Output)?;
             if let Some(otlp) = self.otlp.as_ref().filter(|_| change.event.is_some()) {
                 otlp.event(Event::Growth(Arc::new(change)));

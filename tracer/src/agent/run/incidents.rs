@@ -300,6 +300,7 @@ impl Agent {
     /// To everyone who is to know.
     pub(super) fn hand_out(&mut self, incident: &Arc<Incident>) -> Result<(), RunError> {
         self.incidents.keep(Arc::clone(incident));
+        self.chronicle.incident(&self.cgroups, incident);
         if !self.wants_incident(incident) {
             return Ok(());
         }

@@ -64,7 +64,12 @@ impl Agent {
             let Some(change) = self.limit_change(id, from, to) else {
                 continue;
             };
-            if !self.limit_pace.take(Instant::now()) {
+            self.chronicle.limit_changed(&self.cgroups, &change);
+            let is_told = self
+                .cgroups
+                .get(id)
+                .is_some_and(|cgroup| self.outputs.wants(cgroup));
+            if !is_told || !self.limit_pace.take(Instant::now()) {
                 continue;
             }
             self.outputs
@@ -80,7 +85,7 @@ impl Agent {
     fn limit_change(&self, id: u64, from: Limit, to: Limit) -> Option<LimitChange> {
         let cgroup = self.cgroups.get(id)?;
         let is_new = cgroup.since > self.started && cgroup.since.elapsed().ok()? < SET_UP;
-        if is_new || !self.outputs.wants(cgroup) {
+        if is_new {
             return None;
         }
         Some(LimitChange {

@@ -169,6 +169,7 @@ impl Agent {
             incident.meaning = meaning(&incident);
             let incident = Arc::new(incident);
             self.incidents.keep(Arc::clone(&incident));
+            self.chronicle.report(&self.cgroups, &incident);
             if !self.wants_incident(&incident) {
                 continue;
             }

@@ -30,6 +30,22 @@ const GROWERS_PER_CGROUP: usize = 3;
 const MOST_LEAKS: usize = 100;
 
 impl Agent {
+    pub(super) fn warn_of_missing_probes(&self) {
+        let missing: Vec<&str> = self
+            .loader
+            .verdicts
+            .iter()
+            .filter(|verdict| verdict.attached.is_none() && verdict.essential)
+            .map(|verdict| verdict.probe)
+            .collect();
+        if !missing.is_empty() {
+            log::warn!(
+                "no events of {} on this host; `memtrace doctor` says why",
+                missing.join(", ")
+            );
+        }
+    }
+
     /// What changed, to standard output; everything, to the backend.
     pub(super) fn tell_interval(&mut self, host: HostReading) -> Result<(), RunError> {
         let own = self.own();
@@ -82,6 +98,7 @@ impl Agent {
         losses.extend(self.incidents.losses());
         losses.extend(self.witness.losses());
         losses.extend(self.judging.iter().flat_map(Judging::losses));
+        losses.extend(self.chronicle.losses());
         losses.extend(self.stacks.iter().flat_map(Stacks::losses));
         if let Some(otlp) = &self.otlp {
             losses.extend(otlp.losses());

@@ -94,15 +94,7 @@ pub fn place(incident: &Incident) -> Option<String> {
 /// Text that was escaped once, safe again: control and deceiving characters become `\xNN`,
 /// backslashes stay as they are.
 pub fn shown(text: &str) -> String {
-    let parts: Vec<String> = text
-        .split('\\')
-        .map(|part| escape::display(part.as_bytes(), MOST_CHARS))
-        .collect();
-    let joined = parts.join("\\");
-    match joined.char_indices().nth(MOST_CHARS) {
-        Some((at, _)) => joined.get(..at).unwrap_or_default().to_owned() + "…",
-        None => joined,
-    }
+    escape::again(text, MOST_CHARS)
 }
 
 /// The charged cgroup, else the first victim's.
