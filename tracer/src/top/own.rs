@@ -132,5 +132,7 @@ fn config(socket: &Path, interval: Duration) -> Result<Config, TopError> {
         naming,
         listen: None,
         api: ApiAt::Only(socket.to_owned()),
+        rules: Vec::new(),
+        reloader: None,
     })
 }
