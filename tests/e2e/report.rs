@@ -14,7 +14,6 @@ use memtrace_tests::workload::Workload;
 use serde_json::Value;
 
 use crate::leak_state::SECONDS_AS_TWO_MINUTES;
-use crate::oom::run_into_limit;
 
 fn run(arguments: &[&str]) -> Result<Output> {
     Ok(agent::command(arguments)?.output()?)
@@ -35,7 +34,13 @@ fn a_kill_becomes_a_row_a_page_and_a_ticket_while_no_agent_runs() -> Result<()> 
     let agent = Agent::start(&["--state-dir", state, "--api-socket", "none"])?;
     let cgroup = Cgroup::new("reported")?;
     let path = cgroup.path();
-    let pid = run_into_limit(&cgroup, b"mt-reported")?;
+    cgroup.limit(32 * MIB)?;
+    // It lives long enough for a curve of its memory.
+    let life = ["--bytes", "134217728", "--calm-ms", "3000"];
+    let arguments = [&["--comm", "mt-reported", "oom"][..], &life].concat();
+    let killed = Workload::start(&cgroup, &arguments)?;
+    let pid = killed.pid();
+    ensure!(killed.end()?.killed(), "it lives on");
     let line = of_victim(&agent, pid)?;
     let id = line["id"].as_str().context("no id")?;
     agent.stop()?;

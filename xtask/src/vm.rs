@@ -28,7 +28,9 @@ const TIMEOUT_MINUTES: u64 = 25;
 /// Modules of the tests that no kernel can change the result of: what is behind the model.
 const SAME_ON_EVERY_KERNEL: &[&str] = &[
     "analyze::",
+    "api::",
     "cli::",
+    "config::",
     "identity_kubernetes::",
     "incident_store::",
     "leak_programs::",
@@ -36,6 +38,8 @@ const SAME_ON_EVERY_KERNEL: &[&str] = &[
     "listen::",
     "names::",
     "otlp",
+    "report::",
+    "top::",
 ];
 
 /// Arguments of `cargo xtask vm`.

@@ -55,7 +55,7 @@ pub fn page(report: &Report, zone: &Zone) -> String {
     who_grew(&mut page, report);
     figures(&mut page, report);
     incidents(&mut page, report, zone);
-    let _ = write!(page, "<footer>\n");
+    page.push_str("<footer>\n");
     for missing in &report.missing {
         let _ = writeln!(page, "<p>{}</p>", text(missing));
     }
