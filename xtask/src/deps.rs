@@ -22,9 +22,11 @@ pub enum Purpose {
     Containers,
     /// Checking manifests, rules and the systemd unit.
     Deploy,
+    /// A terminal that tests draw on.
+    Terminal,
 }
 
-use Purpose::{Backend, Bpf, Containers, Deploy, Oracle, Vm};
+use Purpose::{Backend, Bpf, Containers, Deploy, Oracle, Terminal, Vm};
 
 /// Every Debian package that a developer command uses.
 pub const PACKAGES: &[(&str, Purpose)] = &[
@@ -50,6 +52,7 @@ pub const PACKAGES: &[(&str, Purpose)] = &[
     ("containerd", Containers),
     ("runc", Containers),
     ("systemd", Deploy),
+    ("tmux", Terminal),
 ];
 
 /// Installs what is missing for the given purposes when root; otherwise fails with the line to run.

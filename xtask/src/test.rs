@@ -85,6 +85,7 @@ fn packages(_: &Workspace) -> Result<()> {
         Purpose::Oracle,
         Purpose::Backend,
         Purpose::Deploy,
+        Purpose::Terminal,
     ])?;
     // Debian's package would remove that of Docker, which brings the same programs.
     if process::find_program("containerd").is_some() {
