@@ -53,7 +53,7 @@ fn a_leak_is_told_with_all_that_it_rests_on() {
         "rate          60.0 MiB/h (58.0 to 62.0)",
         "grows since   2026-11-21T07:12:26Z ± 4m00s",
         "to the limit  4h52m (4h26m or more), its own limit of 512M",
-        "evidence      the floor rose by",
+        "evidence      the floor is at",
         "rejected      noise (growth is 90 times the scatter",
         "not excluded  not yet verified (50 % of",
         "who           python3 (pid 31001), 97 % of the growth: +90.0M in 1h30m",

@@ -71,9 +71,6 @@ impl List {
     fn leak(&mut self, facts: &Facts, leak: &LeakRecord) {
         let process = leak.processes.first();
         let pid = process.map(|process| process.pid);
-        let record = |pid: u32| {
-            format!("sudo memtrace record --pid {pid} -d 60s --view growth -o growth.svg")
-        };
         match leak.signal {
             Some(Signal::Shmem) => self.with(
                 "What grows is shared memory or files on tmpfs: look in /dev/shm, memory-backed volumes and \
@@ -190,15 +187,28 @@ impl List {
         if has_leak {
             return;
         }
+        let leaked = facts.leaked_since(incident).is_some();
+        let live = facts.details.as_ref().filter(|known| !known.row.removed);
+        let live = live.and_then(|known| known.processes.first());
         let stack = stacks(facts).into_iter().find(|stack| stack.surely_grew());
-        if let Some(stack) = stack {
-            self.say(format!(
-                "Look at the code that held the memory: {} in {}, {} ±{} resident.",
-                call_path(&stack),
-                shown(&stack.process.comm),
-                size::bytes(stack.resident_bytes),
-                size::bytes(stack.error_bytes),
-            ));
+        if let Some(stack) = &stack {
+            self.with(
+                format!(
+                    "Look at the code that held the memory: {} in {}, {} ±{} resident.",
+                    call_path(stack),
+                    shown(&stack.process.comm),
+                    size::bytes(stack.resident_bytes),
+                    size::bytes(stack.error_bytes),
+                ),
+                live.map(|process| record(process.pid)),
+            );
+        }
+        if leaked {
+            let text = "It was told to leak before it was killed: a larger limit, like the restart, only defers \
+                        the next kill.";
+            let command = live.filter(|_| stack.is_none());
+            self.with(text, command.map(|process| record(process.pid)));
+            return;
         }
         let stat = incident.evidence.memory_stat.as_ref();
         let hard = stat.and_then(|stat| {
@@ -332,6 +342,11 @@ impl List {
             _ => {}
         }
     }
+}
+
+/// Which code holds the memory of a process that lives.
+fn record(pid: u32) -> String {
+    format!("sudo memtrace record --pid {pid} -d 60s --view growth -o growth.svg")
 }
 
 #[cfg(test)]

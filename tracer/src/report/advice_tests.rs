@@ -148,3 +148,27 @@ fn where_all_is_well_that_is_said() {
     leak.stacks.clear();
     assert!(said(&facts).starts_with("Nothing needs to be done"));
 }
+
+#[test]
+fn a_kill_after_a_leak_was_told_is_not_met_with_a_larger_limit() {
+    let mut facts = live();
+    leak_of(&mut facts).state = State::Reclaimed;
+    let time = facts.incidents[0].time;
+    let began = |minutes| crate::api::records::Mark {
+        time: time - SignedDuration::from_mins(minutes),
+        kind: crate::api::records::MarkKind::GrowthBegan,
+        text: "anon began to grow".into(),
+        incident: None,
+    };
+    let timeline = facts.details.as_mut().unwrap().timeline.as_mut().unwrap();
+    timeline.marks.push(began(30));
+    let text = said(&facts);
+    assert!(text.contains("told to leak before it was killed"), "{text}");
+    assert!(!text.contains("limit is too low"), "{text}");
+    // Another kill ended that leak.
+    let mut between = facts.incidents[0].clone();
+    between.id = "between".into();
+    between.time = time - SignedDuration::from_mins(10);
+    facts.incidents.insert(0, between);
+    assert!(!said(&facts).contains("told to leak"));
+}

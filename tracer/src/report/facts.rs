@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::{
-    api::records::{AgentRecord, CgroupDetails, LeakRecord, Timeline},
+    api::records::{AgentRecord, CgroupDetails, LeakRecord, MarkKind, Timeline},
     export::console::incident,
     identity::names::Names,
     incident::Incident,
@@ -57,6 +57,19 @@ impl Facts {
     pub fn cgroup(&self) -> Option<&str> {
         let live = self.details.as_ref().map(|known| known.row.cgroup.as_str());
         live.or_else(|| self.incident().and_then(incident::cgroup))
+    }
+
+    /// Since when it leaked as an incident ended it, as the agent told before.
+    pub fn leaked_since(&self, incident: &Incident) -> Option<Timestamp> {
+        let marks = self.timeline()?.marks.iter();
+        let began = marks
+            .filter(|mark| mark.kind == MarkKind::GrowthBegan && mark.time <= incident.time)
+            .map(|mark| mark.time)
+            .max()?;
+        let ended = self.incidents.iter().any(|other| {
+            other.kind.is_kernel_kill() && other.time > began && other.time < incident.time
+        });
+        (!ended).then_some(began)
     }
 
     /// Whether that lies in the time that is told.

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::{
-    api::records::{MarkKind, Series, Timeline},
+    api::records::{MarkKind, Timeline},
     export::plot::{Mark, Onset, Panel, Times},
     incident::Incident,
     moment::Zone,
@@ -14,13 +14,12 @@ use crate::{
 use super::{
     events::{self, Event},
     facts::Facts,
+    history::{self, History},
 };
 
 /// Shown before the first event of interest, of the time since it.
 const LEAD: f64 = 0.25;
 const LEAST_LEAD: SignedDuration = SignedDuration::from_mins(5);
-/// Steps between two points from which on nothing is known between them.
-const GAP_STEPS: f64 = 2.5;
 /// Columns and rows of the graph in characters.
 const COLUMNS: usize = 64;
 const ROWS: usize = 8;
@@ -31,6 +30,8 @@ const DRAWN_LIMIT: f64 = 2.5;
 #[derive(Debug, Clone, Serialize)]
 pub struct Graph {
     pub title: String,
+    /// The first point tells the time since then.
+    pub begin: Timestamp,
     /// The oldest first.
     pub points: Vec<GraphPoint>,
     /// From when on; `null`: none, or not known.
@@ -87,17 +88,10 @@ fn history(facts: &Facts, timeline: &Timeline, events: &[Event], zone: &Zone) ->
             .max(LEAST_LEAD);
         first.checked_sub(lead).ok()
     });
-    let (points, limits) = joined(&timeline.series, from);
+    let history = history::history(&timeline.series, &facts.incidents, from);
     let leak = facts.leak();
     let onset = leak.and_then(|leak| Some((leak.since?, leak.since_uncertainty_s?)));
-    graph(
-        "Memory and its limit".into(),
-        points,
-        limits,
-        onset,
-        events,
-        zone,
-    )
+    graph("Memory and its limit".into(), history, onset, events, zone)
 }
 
 fn before(incident: &Incident, events: &[Event], zone: &Zone) -> Option<Graph> {
@@ -122,27 +116,33 @@ fn before(incident: &Incident, events: &[Event], zone: &Zone) -> Option<Graph> {
         limit_bytes: limit,
     });
     let title = format!("What led up to it, until {}", zone.seconds(incident.time));
-    let limits = limits.into_iter().collect();
-    graph(title, points, limits, None, events, zone)
+    let history = History {
+        begin: None,
+        points,
+        limits: limits.into_iter().collect(),
+    };
+    graph(title, history, None, events, zone)
 }
 
 /// `None` where no line could be drawn.
 fn graph(
     title: String,
-    points: Vec<GraphPoint>,
-    limits: Vec<GraphLimit>,
+    history: History,
     onset: Option<(Timestamp, f64)>,
     events: &[Event],
     zone: &Zone,
 ) -> Option<Graph> {
-    let (first, last) = (points.first()?.time, points.last()?.time);
+    let last = history.points.last()?.time;
+    let first = history.points.first()?.time;
     if first >= last {
         return None;
     }
+    let first = history.begin.map_or(first, |begin| begin.min(first));
     let mut graph = Graph {
         title,
-        points,
-        limits,
+        begin: first,
+        points: history.points,
+        limits: history.limits,
         onset,
         events: Vec::new(),
         marks: Vec::new(),
@@ -170,49 +170,6 @@ fn graph(
         });
     }
     Some(graph)
-}
-
-/// Of each time the finest points there are, with a gap wherever one is longer than the steps around it.
-fn joined(series: &[Series], from: Option<Timestamp>) -> (Vec<GraphPoint>, Vec<GraphLimit>) {
-    let mut finest_first: Vec<&Series> = series.iter().collect();
-    finest_first.sort_by(|a, b| a.step_seconds.total_cmp(&b.step_seconds));
-    let mut until: Option<Timestamp> = None;
-    let mut chosen = Vec::new();
-    for series in finest_first {
-        let new = series.points.iter().filter(|point| {
-            until.is_none_or(|until| point.time < until)
-                && from.is_none_or(|from| point.time >= from)
-        });
-        chosen.extend(new.map(|point| (point, series.step_seconds)));
-        let first = series.points.first().map(|point| point.time);
-        until = until.min(first).or(first).or(until);
-    }
-    chosen.sort_by_key(|(point, _)| point.time);
-    let (mut points, mut limits) = (Vec::new(), Vec::<GraphLimit>::new());
-    let mut before: Option<(Timestamp, f64)> = None;
-    for (point, step) in chosen {
-        if let Some((time, earlier_step)) = before
-            && point.time.duration_since(time).as_secs_f64() > GAP_STEPS * step.max(earlier_step)
-        {
-            points.push(GraphPoint {
-                time,
-                usage_bytes: None,
-            });
-        }
-        before = Some((point.time, step));
-        points.push(GraphPoint {
-            time: point.time,
-            usage_bytes: Some(point.usage_bytes),
-        });
-        let limit_bytes = point.effective_limit_bytes;
-        if limits.last().map(|last| last.limit_bytes) != Some(limit_bytes) {
-            limits.push(GraphLimit {
-                time: point.time,
-                limit_bytes,
-            });
-        }
-    }
-    (points, limits)
 }
 
 impl Graph {
@@ -317,22 +274,21 @@ impl Graph {
         text
     }
 
-    /// The largest usage in each column; between two points without a gap the earlier holds.
+    /// The largest usage in each column; a point tells the time since the one before.
     fn columns(&self, column: impl Fn(Timestamp) -> usize) -> [Option<u64>; COLUMNS] {
         let mut columns = [None::<u64>; COLUMNS];
-        let next = self.points.iter().skip(1).map(Some).chain([None]);
-        for (point, next) in self.points.iter().zip(next) {
+        let mut before = Some(self.begin);
+        for point in &self.points {
             let Some(bytes) = point.usage_bytes else {
+                before = None;
                 continue;
             };
             let at = column(point.time);
-            let until = match next {
-                Some(next) if next.usage_bytes.is_some() => column(next.time).max(at + 1),
-                _ => at + 1,
-            };
-            for cell in columns.iter_mut().take(until).skip(at) {
+            let from = before.map_or(at, |before| (column(before) + 1).min(at));
+            for cell in columns.iter_mut().take(at + 1).skip(from) {
                 *cell = (*cell).max(Some(bytes));
             }
+            before = Some(point.time);
         }
         columns
     }
@@ -352,9 +308,8 @@ impl Graph {
     }
 
     fn ends(&self) -> (Timestamp, Timestamp) {
-        let first = self.points.first().map(|point| point.time);
         let last = self.points.last().map(|point| point.time);
-        (first.unwrap_or_default(), last.unwrap_or_default())
+        (self.begin, last.unwrap_or(self.begin))
     }
 }
 

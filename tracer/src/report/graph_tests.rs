@@ -3,45 +3,10 @@ use super::super::{
     fixture::{live, stored},
 };
 use super::*;
-use crate::api::records::Point;
 
 fn drawn(facts: &Facts) -> Vec<Graph> {
     let zone = Zone::utc();
     graphs(facts, &events(facts, &zone).told, &zone)
-}
-
-fn series(step_seconds: f64, seconds: &[i64]) -> Series {
-    Series {
-        step_seconds,
-        points: seconds
-            .iter()
-            .map(|at| Point {
-                time: Timestamp::from_second(*at).unwrap(),
-                usage_bytes: *at as u64,
-                anon_bytes: None,
-                effective_limit_bytes: Some(if *at < 500 { 1 } else { 2 }),
-            })
-            .collect(),
-    }
-}
-
-#[test]
-fn of_each_time_the_finest_points_are_taken_and_gaps_stay_gaps() {
-    let all = [
-        series(10.0, &[600, 610, 620, 700]),
-        series(100.0, &[100, 200, 300, 400, 500, 600, 700]),
-    ];
-    let (points, limits) = joined(&all, None);
-    let told: Vec<Option<u64>> = points.iter().map(|point| point.usage_bytes).collect();
-    let known = |values: &[u64]| values.iter().map(|value| Some(*value)).collect::<Vec<_>>();
-    let mut expected = known(&[100, 200, 300, 400, 500, 600, 610, 620]);
-    expected.extend([None, Some(700)]);
-    assert_eq!(told, expected);
-    let limits: Vec<_> = limits.iter().map(|limit| limit.limit_bytes).collect();
-    assert_eq!(limits, [Some(1), Some(2)]);
-    let from = Timestamp::from_second(605).unwrap();
-    assert_eq!(joined(&all, Some(from)).0.len(), 4);
-    assert!(joined(&[], None).0.is_empty());
 }
 
 #[test]

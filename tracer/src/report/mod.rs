@@ -3,7 +3,8 @@
 //! - `gather`: asks the agent and reads the store; `facts` is what it brings.
 //! - `story`: facts → [`story::Report`], what every format tells; pure, like all below.
 //! - `events`: what happened, in order of time.
-//! - `graph`: memory against limit, as a picture and in characters.
+//! - `history`: one line of memory out of several resolutions; `graph`: it against the limit, as a picture and
+//!   in characters.
 //! - `advice`: what to do next.
 //! - `html`, `markdown`: the formats; JSON is the report itself.
 
@@ -13,6 +14,7 @@ mod events;
 mod facts;
 mod gather;
 mod graph;
+mod history;
 mod html;
 mod markdown;
 mod story;

@@ -144,14 +144,14 @@ fn conclusion(facts: &Facts, zone: &Zone) -> String {
     let leak = facts.leak().filter(|leak| leak.state.is_leak());
     let last = facts.incident().filter(|one| facts.is_told(one.time));
     match (leak, last) {
-        (_, Some(incident)) if facts.asked.is_some() => ended(facts, incident),
+        (_, Some(incident)) if facts.asked.is_some() => ended(facts, incident, zone),
         (Some(leak), _) => leaking(leak, &stacks(facts), zone),
-        (None, Some(incident)) => ended(facts, incident),
+        (None, Some(incident)) => ended(facts, incident, zone),
         (None, None) => calm(facts),
     }
 }
 
-fn ended(facts: &Facts, incident: &Incident) -> String {
+fn ended(facts: &Facts, incident: &Incident, zone: &Zone) -> String {
     let summary = shown(incident.meaning.summary.trim_end_matches('.'));
     let mut text = match (summary.is_empty(), incident::place(incident)) {
         (false, _) => summary,
@@ -185,7 +185,19 @@ fn ended(facts: &Facts, incident: &Incident) -> String {
     if let Some(stack) = stacks(facts).first().filter(|stack| stack.surely_grew()) {
         text += &format!(", in {}", call_path(stack));
     }
-    text + "."
+    if let Some(since) = facts.leaked_since(incident) {
+        text += &format!("; it leaked since {}", zone.seconds(since));
+    }
+    sentence(text)
+}
+
+/// With its end, where it has none.
+fn sentence(text: String) -> String {
+    if text.ends_with('…') {
+        text
+    } else {
+        text + "."
+    }
 }
 
 fn leaking(leak: &LeakRecord, stacks: &[StackRecord], zone: &Zone) -> String {
@@ -219,7 +231,7 @@ fn leaking(leak: &LeakRecord, stacks: &[StackRecord], zone: &Zone) -> String {
     if let (Some(time), Some(limit)) = (leak.time_to_limit_s, verdict::limit(leak)) {
         text += &format!("; it reaches {limit} in {}", verdict::time_left(time));
     }
-    text + "."
+    sentence(text)
 }
 
 fn calm(facts: &Facts) -> String {

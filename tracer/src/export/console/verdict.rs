@@ -86,9 +86,9 @@ pub fn signal(signal: Signal) -> &'static str {
 /// What it rests on.
 pub fn evidence(evidence: &Evidence) -> String {
     let mut text = format!(
-        "the floor rose by {} to {} in {} ({} blocks, scatter {})",
-        bytes(evidence.floor_growth_bytes),
+        "the floor is at {} and rose by {}, as a line, in {} ({} blocks, scatter {})",
         bytes(evidence.floor_bytes),
+        bytes(evidence.floor_growth_bytes),
         duration::rough(evidence.window_seconds),
         evidence.blocks,
         bytes(evidence.residual_bytes),

@@ -1,0 +1,164 @@
+//! One line out of several resolutions: of each time the finest reading there is, and gaps where there is none.
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::{api::records::Series, incident::Incident};
+
+use super::graph::{GraphLimit, GraphPoint};
+
+/// Steps between two readings from which on nothing is known between them.
+const GAP_STEPS: f64 = 2.5;
+/// A step is told by what led up to a kill in it if its largest value is not above that by more.
+const SAME: f64 = 1.01;
+
+/// What was read until `time`, since a step before.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    time: Timestamp,
+    usage_bytes: u64,
+    step_seconds: f64,
+    /// `None`: not read.
+    limit: Option<Option<u64>>,
+    /// A kill came then: what follows begins anew.
+    is_end: bool,
+}
+
+impl Reading {
+    fn begin(&self) -> Timestamp {
+        earlier(self.time, self.step_seconds)
+    }
+}
+
+/// The line, its limits, and since when it tells.
+#[derive(Debug, Default)]
+pub struct History {
+    pub points: Vec<GraphPoint>,
+    pub limits: Vec<GraphLimit>,
+    pub begin: Option<Timestamp>,
+}
+
+/// Joins what the agent keeps with what led up to the incidents; `from`: nothing before.
+pub fn history(series: &[Series], incidents: &[Incident], from: Option<Timestamp>) -> History {
+    let mut readings = finest(series);
+    for incident in incidents {
+        insert(&mut readings, led_up_to(incident));
+    }
+    readings.retain(|reading| from.is_none_or(|from| reading.time >= from));
+    readings.sort_by_key(|reading| reading.time);
+    let mut history = History {
+        begin: readings.first().map(Reading::begin).max(from),
+        ..History::default()
+    };
+    let mut before: Option<Reading> = None;
+    for reading in readings {
+        if let Some(before) = before
+            && is_gap(&before, &reading)
+        {
+            history.points.push(GraphPoint {
+                time: before.time,
+                usage_bytes: None,
+            });
+        }
+        before = Some(reading);
+        history.points.push(GraphPoint {
+            time: reading.time,
+            usage_bytes: Some(reading.usage_bytes),
+        });
+        let last = history.limits.last().map(|last| last.limit_bytes);
+        if let Some(limit_bytes) = reading.limit.filter(|limit| last != Some(*limit)) {
+            history.limits.push(GraphLimit {
+                time: reading.time,
+                limit_bytes,
+            });
+        }
+    }
+    history
+}
+
+fn is_gap(before: &Reading, next: &Reading) -> bool {
+    let step = if before.is_end {
+        before.step_seconds
+    } else {
+        before.step_seconds.max(next.step_seconds)
+    };
+    next.time.duration_since(before.time).as_secs_f64() > GAP_STEPS * step
+}
+
+fn finest(series: &[Series]) -> Vec<Reading> {
+    let mut finest_first: Vec<&Series> = series.iter().collect();
+    finest_first.sort_by(|a, b| a.step_seconds.total_cmp(&b.step_seconds));
+    let mut readings: Vec<Reading> = Vec::new();
+    for series in finest_first {
+        // Where the finer ones begin.
+        let until = readings.iter().map(|reading| reading.time).min();
+        let mut coarser = Vec::new();
+        for point in &series.points {
+            let mut reading = Reading {
+                time: point.time,
+                usage_bytes: point.usage_bytes,
+                step_seconds: series.step_seconds,
+                limit: Some(point.effective_limit_bytes),
+                is_end: false,
+            };
+            if let Some(until) = until.filter(|until| reading.time >= *until) {
+                // The step in which they begin: its largest value came before them, or they tell it.
+                let covered = readings.iter().filter(|one| one.time <= reading.time);
+                let known = covered.map(|one| one.usage_bytes).max();
+                if reading.begin() >= until || known >= Some(reading.usage_bytes) {
+                    continue;
+                }
+                reading.time = earlier(until, 0.001);
+            }
+            coarser.push(reading);
+        }
+        readings.extend(coarser);
+    }
+    readings
+}
+
+fn led_up_to(incident: &Incident) -> Vec<Reading> {
+    let usage = &incident.evidence.usage;
+    let (Some(first), Some(last)) = (usage.first(), usage.last()) else {
+        return Vec::new();
+    };
+    let span_ms = first.before_ms.saturating_sub(last.before_ms);
+    let steps = usage.len().saturating_sub(1).max(1);
+    let step_seconds = span_ms as f64 / 1000.0 / steps as f64;
+    let readings = usage.iter().map(|sample| Reading {
+        time: earlier(incident.time, sample.before_ms as f64 / 1000.0),
+        usage_bytes: sample.usage_bytes,
+        step_seconds,
+        limit: None,
+        is_end: sample == last && incident.kind.is_kernel_kill(),
+    });
+    readings.collect()
+}
+
+/// In place of the coarser readings that they tell too.
+fn insert(readings: &mut Vec<Reading>, finer: Vec<Reading>) {
+    let (Some(first), Some(last)) = (finer.first(), finer.last()) else {
+        return;
+    };
+    if finer.len() < 2 {
+        return;
+    }
+    let most = finer.iter().map(|one| one.usage_bytes).max().unwrap_or(0);
+    readings.retain(|reading| {
+        let overlaps = reading.time > first.time && reading.begin() < last.time;
+        let finer_already = reading.step_seconds <= first.step_seconds;
+        let explained = reading.usage_bytes as f64 <= most as f64 * SAME;
+        !(overlaps && explained && !finer_already)
+    });
+    readings.extend(finer);
+}
+
+fn earlier(time: Timestamp, seconds: f64) -> Timestamp {
+    SignedDuration::try_from_secs_f64(seconds)
+        .ok()
+        .and_then(|ago| time.checked_sub(ago).ok())
+        .unwrap_or(time)
+}
+
+#[cfg(test)]
+#[path = "history_tests.rs"]
+mod tests;
