@@ -162,7 +162,7 @@ impl CgroupQuery {
 /// Of `/v1/leaks`.
 #[derive(Debug, Clone)]
 pub struct LeakQuery {
-    /// Those that only grow, too.
+    /// Those that only grow, too, and parents whose growth is that of a cgroup below.
     pub all: bool,
     pub limit: usize,
 }

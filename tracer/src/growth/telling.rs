@@ -80,7 +80,7 @@ impl Growth {
 
     /// Whether what grows is told of a cgroup below: one that leaks the same kind of memory, or grows by
     /// so much of it that it is about to be told. Many small growers explain nothing by themselves.
-    fn is_explained_below(&self, id: u64, cgroups: &Cgroups) -> bool {
+    pub fn is_explained_below(&self, id: u64, cgroups: &Cgroups) -> bool {
         let upper = self.judged.get(&id).map(|judged| judged.analyzer.verdict());
         let cgroup = cgroups.get(id).filter(|cgroup| cgroup.has_children);
         let (Some(upper), Some(cgroup)) = (upper, cgroup) else {

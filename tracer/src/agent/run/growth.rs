@@ -111,6 +111,11 @@ impl Judging {
             .current(id, cgroups, processes, self.clock.now())
     }
 
+    /// Whether its growth is told of a cgroup below.
+    pub fn is_explained_below(&self, id: u64, cgroups: &Cgroups) -> bool {
+        self.growth.is_explained_below(id, cgroups)
+    }
+
     /// For `/status`.
     pub fn status(&self) -> serde_json::Value {
         serde_json::json!({

@@ -91,6 +91,7 @@ impl Agent {
             .live()
             .filter(|cgroup| self.outputs.wants(cgroup))
             .filter_map(|cgroup| Some((cgroup, cgroup.leak.filter(|leak| leak.state >= least)?)))
+            .filter(|(cgroup, _)| query.all || !self.is_explained_below(cgroup.id))
             .collect();
         found.sort_by(|a, b| urgency(&a.1, &b.1).then_with(|| a.0.path.cmp(&b.0.path)));
         let left_out = found.len().saturating_sub(query.limit) as u64;
@@ -103,6 +104,11 @@ impl Agent {
             items: items.collect(),
             left_out,
         }
+    }
+
+    fn is_explained_below(&self, id: u64) -> bool {
+        let judging = self.judging.as_ref();
+        judging.is_some_and(|judging| judging.is_explained_below(id, &self.cgroups))
     }
 
     /// The verdict on a cgroup with evidence, processes and stacks; `None` if it is not judged.
