@@ -277,18 +277,19 @@ impl Graph {
     /// The largest usage in each column; a point tells the time since the one before.
     fn columns(&self, column: impl Fn(Timestamp) -> usize) -> [Option<u64>; COLUMNS] {
         let mut columns = [None::<u64>; COLUMNS];
-        let mut before = Some(self.begin);
+        // The first column that the next point tells; `None` behind a gap: only its own.
+        let mut free = Some(0);
         for point in &self.points {
             let Some(bytes) = point.usage_bytes else {
-                before = None;
+                free = None;
                 continue;
             };
             let at = column(point.time);
-            let from = before.map_or(at, |before| (column(before) + 1).min(at));
+            let from = free.map_or(at, |free: usize| free.min(at));
             for cell in columns.iter_mut().take(at + 1).skip(from) {
                 *cell = (*cell).max(Some(bytes));
             }
-            before = Some(point.time);
+            free = Some(at + 1);
         }
         columns
     }

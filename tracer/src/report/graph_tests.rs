@@ -64,3 +64,18 @@ fn a_single_point_is_no_graph() {
     facts.incidents[0].evidence.usage.truncate(1);
     assert!(drawn(&facts).is_empty());
 }
+
+#[test]
+fn characters_are_blank_only_in_a_gap() {
+    let mut facts = live();
+    facts.incidents.clear();
+    let text = drawn(&facts)[0].characters(&Zone::utc());
+    let base = text.lines().nth(ROWS - 1).unwrap();
+    let columns: String = base.chars().skip(13).collect();
+    assert!(columns.starts_with('█') && columns.ends_with('█'), "{text}");
+    assert_eq!(
+        columns.split('█').filter(|gap| !gap.is_empty()).count(),
+        1,
+        "{text}"
+    );
+}

@@ -1,3 +1,5 @@
+use std::slice::from_ref;
+
 use super::*;
 use crate::{api::records::Point, incident::record::UsageSample, report::fixture};
 
@@ -98,7 +100,7 @@ fn what_led_up_to_a_kill_is_told_as_it_was_and_nothing_is_told_between_it_and_th
         60.0,
         &[(120, 280), (180, 340), (240, 397), (300, 400), (360, 5)],
     );
-    let told = told(&history(&[minutes.clone()], &[incident.clone()], None));
+    let told = told(&history(from_ref(&minutes), from_ref(&incident), None));
     assert_eq!(
         told[..3],
         [(120, Some(280)), (180, Some(340)), (213, Some(370))]
