@@ -35,6 +35,8 @@ const ROOM: f64 = 0.2;
 const FULL: f64 = 0.8;
 /// Share of usage in page cache from which on it is the cache that fills the limit.
 const MOSTLY_FILE: f64 = 0.5;
+/// In the container's own file system.
+const SHM: &str = "/dev/shm";
 
 /// Most useful first; never empty.
 pub fn advice(facts: &Facts) -> Vec<Advice> {
@@ -75,7 +77,7 @@ impl List {
             Some(Signal::Shmem) => self.with(
                 "What grows is shared memory or files on tmpfs: look in /dev/shm, memory-backed volumes and \
                  SysV shared memory for what is never removed.",
-                pid.map(|pid| format!("sudo du -xh --max-depth=2 /proc/{pid}/root/dev/shm")),
+                pid.map(|pid| format!("sudo du -xh --max-depth=2 /proc/{pid}/root{SHM}")),
             ),
             Some(Signal::Kernel) => self.with(
                 "What grows is kernel memory on behalf of this container: files, sockets or directory \
