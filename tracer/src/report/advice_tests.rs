@@ -163,12 +163,15 @@ fn a_kill_after_a_leak_was_told_is_not_met_with_a_larger_limit() {
     let timeline = facts.details.as_mut().unwrap().timeline.as_mut().unwrap();
     timeline.marks.push(began(30));
     let text = said(&facts);
-    assert!(text.contains("told to leak before it was killed"), "{text}");
+    assert!(
+        text.contains("leak was told here before the kill"),
+        "{text}"
+    );
     assert!(!text.contains("limit is too low"), "{text}");
     // Another kill ended that leak.
     let mut between = facts.incidents[0].clone();
     between.id = "between".into();
     between.time = time - SignedDuration::from_mins(10);
     facts.incidents.insert(0, between);
-    assert!(!said(&facts).contains("told to leak"));
+    assert!(!said(&facts).contains("leak was told here"));
 }

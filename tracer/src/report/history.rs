@@ -118,18 +118,17 @@ fn finest(series: &[Series]) -> Vec<Reading> {
 
 fn led_up_to(incident: &Incident) -> Vec<Reading> {
     let usage = &incident.evidence.usage;
-    let (Some(first), Some(last)) = (usage.first(), usage.last()) else {
-        return Vec::new();
-    };
-    let span_ms = first.before_ms.saturating_sub(last.before_ms);
-    let steps = usage.len().saturating_sub(1).max(1);
-    let step_seconds = span_ms as f64 / 1000.0 / steps as f64;
+    let last = usage.last();
+    // Nothing is missing between them, however late one came.
+    let pairs = usage.iter().zip(usage.iter().skip(1));
+    let steps = pairs.map(|(a, b)| a.before_ms.saturating_sub(b.before_ms));
+    let step_seconds = steps.max().unwrap_or(0) as f64 / 1000.0;
     let readings = usage.iter().map(|sample| Reading {
         time: earlier(incident.time, sample.before_ms as f64 / 1000.0),
         usage_bytes: sample.usage_bytes,
         step_seconds,
         limit: None,
-        is_end: sample == last && incident.kind.is_kernel_kill(),
+        is_end: Some(sample) == last && incident.kind.is_kernel_kill(),
     });
     readings.collect()
 }

@@ -111,6 +111,13 @@ fn what_led_up_to_a_kill_is_told_as_it_was_and_nothing_is_told_between_it_and_th
         .unwrap();
     // The step of the kill is told by what led up to it.
     assert_eq!(told[kill + 1..], [(243, None), (360, Some(5))]);
+    incident.evidence.usage.drain(10..15);
+    let late = super::history(from_ref(&minutes), from_ref(&incident), None);
+    let gaps = late
+        .points
+        .iter()
+        .filter(|point| point.usage_bytes.is_none());
+    assert_eq!(gaps.count(), 1, "a reading that came late is no gap");
     // A step that saw more than that stays.
     incident
         .evidence
