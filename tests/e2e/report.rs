@@ -51,7 +51,11 @@ fn a_kill_becomes_a_row_a_page_and_a_ticket_while_no_agent_runs() -> Result<()> 
         rows.next().is_some_and(|head| head.starts_with("TIME")),
         "{list}"
     );
-    let row = rows.next().context("no row")?;
+    // Others may be killed on this machine meanwhile.
+    let row = rows
+        .clone()
+        .find(|row| row.contains(id))
+        .context("no row")?;
     for wanted in [
         "Z  cgroup_oom  ",
         &path,
@@ -77,7 +81,7 @@ fn a_kill_becomes_a_row_a_page_and_a_ticket_while_no_agent_runs() -> Result<()> 
         text(&run(&line)?)
     };
     let page = directory.path().join("x.html");
-    report(&["latest", "-o", page.to_str().context("no text")?])?;
+    report(&[id, "-o", page.to_str().context("no text")?])?;
     let page = fs::read_to_string(page)?;
     for wanted in [
         "<!DOCTYPE html>",
@@ -99,6 +103,15 @@ fn a_kill_becomes_a_row_a_page_and_a_ticket_while_no_agent_runs() -> Result<()> 
     let json: Value = serde_json::from_str(&report(&[id, "--format", "json"])?)?;
     assert_eq!(json["incidents"][0]["id"], id);
     assert_eq!(json["cgroup"], path.as_str());
+    let last = rows.next_back().context("no row")?;
+    let latest: Value = serde_json::from_str(&report(&["latest", "--format", "json"])?)?;
+    let told = latest["incidents"].as_array().context("no incidents")?;
+    ensure!(
+        told.iter()
+            .filter_map(|one| one["id"].as_str())
+            .any(|one| last.ends_with(one)),
+        "{last}"
+    );
 
     let missing = run(&[
         "report",

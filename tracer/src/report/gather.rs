@@ -1,157 +1,128 @@
 //! Asks and reads what a report is made of. Chooses whose report it is; must not judge or format.
 
-use std::path::Path;
-
 use jiff::Timestamp;
 
 use crate::{
     api::{
-        client::{Blocking, Client, ClientError},
-        query::{CgroupQuery, IncidentQuery},
+        client::{Blocking, Client},
+        query::CgroupQuery,
         records::CgroupRow,
     },
-    cli::DEFAULT_STATE_DIR,
-    export::console::incident::{line, shown},
+    export::console::incident::{self, shown},
     incident::Incident,
-    store,
 };
 
 use super::{
     command::{ReportArgs, ReportError},
     facts::{self, Facts},
+    sources::{Source, candidates, first_line},
 };
 
-const LATEST: &str = "latest";
-/// Candidates named when several fit.
-const MOST_CANDIDATES: usize = 10;
 /// Asked of the agent.
 const MOST_CGROUPS: usize = 100_000;
-const MOST_INCIDENTS: usize = 1000;
 
 /// All that is known of what `args` ask for.
 ///
 /// # Errors
 /// Nothing, or several things match; the store cannot be read.
 pub fn gather(args: &ReportArgs, now: Timestamp) -> Result<Facts, ReportError> {
-    let since = args.since.map(|since| since.at(now));
     let client = Blocking::new(Client::new(&args.socket))?;
     let told = match client.agent() {
-        Ok(told) => told,
-        Err(error) => {
-            let incidents = stored(args.state_dir.as_deref())?;
-            return of_store(args, incidents, since, now, &first_line(&error));
+        Ok(told) => Ok(told),
+        Err(error) => Err(first_line(&error)),
+    };
+    let source = match (&told, &args.state_dir) {
+        (Ok(_), None) => Source::Agent(&client),
+        (_, directory) => Source::stored(directory.as_deref())?,
+    };
+    let mut facts = Facts {
+        made: now,
+        since: args.since.map(|since| since.at(now)),
+        agent: None,
+        details: None,
+        incidents: Vec::new(),
+        asked: None,
+        flamegraph: None,
+        missing: Vec::new(),
+    };
+    let chosen = match &args.id {
+        Some(id) => Some(source.by_id(id)?),
+        None => None,
+    };
+    facts.asked = chosen.as_ref().map(|incident| incident.id.clone());
+    let row = match &told {
+        Ok(_) => row(&client, args, chosen.as_ref())?,
+        Err(_) => None,
+    };
+    match &row {
+        Some(row) => live(&client, row.cgroup_id, &mut facts)?,
+        None => facts.missing.push(match &told {
+            Ok(_) => "the cgroup is gone: there is no verdict and no history of it".to_owned(),
+            Err(no_agent) => {
+                format!("{no_agent}: the report has what is stored, no verdict and no history")
+            }
+        }),
+    }
+    let chosen = match (chosen, &row) {
+        (None, None) => {
+            let matching = source.matching(args, &mut facts.missing);
+            let no_agent = told.as_ref().err().map(String::as_str);
+            let no_agent = no_agent.unwrap_or("the agent knows no such cgroup");
+            Some(newest_of(args, &matching, no_agent)?.clone())
         }
+        (chosen, _) => chosen,
     };
-    let mut missing = Vec::new();
-    let incidents = match &args.state_dir {
-        Some(directory) => stored(Some(directory))?,
-        None => match client.incidents(&all_incidents()) {
-            Ok(listed) => {
-                if listed.left_out > 0 {
-                    let count = listed.left_out;
-                    missing.push(format!("the oldest {count} incidents were not read"));
-                }
-                // The agent tells the newest first.
-                listed.items.into_iter().rev().collect()
-            }
-            Err(error) => {
-                missing.push(format!("no incidents: {}", first_line(&error)));
-                Vec::new()
-            }
-        },
+    let (cgroup, names) = match (&facts.details, &chosen) {
+        (Some(known), _) => (Some(known.row.cgroup.clone()), known.names.clone()),
+        (None, Some(incident)) => (line_cgroup(incident), facts::names(incident).cloned()),
+        (None, None) => (None, None),
     };
+    facts.incidents = source.of_container(cgroup.as_deref(), names.as_ref(), &mut facts.missing);
+    if let Some(chosen) = chosen
+        && !facts.incidents.iter().any(|known| known.id == chosen.id)
+    {
+        facts.incidents.push(chosen);
+        facts.incidents.sort_by_key(|incident| incident.time);
+    }
+    facts.agent = told.ok();
+    Ok(facts)
+}
+
+/// What the agent knows of a cgroup.
+fn live(client: &Blocking, id: u64, facts: &mut Facts) -> Result<(), ReportError> {
+    let details = client.cgroup(id)?;
+    if details.timeline.is_none() {
+        facts
+            .missing
+            .push("the agent keeps no history of it".to_owned());
+    }
+    facts.details = Some(details);
+    match client.flamegraph(id) {
+        Ok(svg) => facts.flamegraph = Some(String::from_utf8_lossy(&svg).into_owned()),
+        Err(error) => {
+            let why = first_line(&error);
+            facts.missing.push(format!("no flame graph: {why}"));
+        }
+    }
+    Ok(())
+}
+
+/// The cgroup that is meant; `None`: the agent knows none.
+fn row(
+    client: &Blocking,
+    args: &ReportArgs,
+    chosen: Option<&Incident>,
+) -> Result<Option<CgroupRow>, ReportError> {
     let rows = client.cgroups(&CgroupQuery {
         limit: MOST_CGROUPS,
         removed: true,
         ..CgroupQuery::default()
     })?;
-    let chosen = match &args.id {
-        Some(id) => Some(find(&incidents, id)?),
-        None => None,
-    };
     let row = match chosen {
         Some(incident) => of_incident(&rows.items, incident),
         None => one_of(args, &rows.items)?,
     };
-    let Some(row) = row else {
-        if let Some(incident) = chosen {
-            let asked = Some(incident.id.clone());
-            missing.push("the cgroup is gone: there is no verdict and no history of it".to_owned());
-            let (cgroup, names) = (line_cgroup(incident), facts::names(incident).cloned());
-            return Ok(Facts {
-                made: now,
-                since,
-                agent: Some(told),
-                details: None,
-                incidents: of_container(
-                    incidents,
-                    cgroup.as_deref(),
-                    names.as_ref(),
-                    asked.as_deref(),
-                ),
-                asked,
-                flamegraph: None,
-                missing,
-            });
-        }
-        let mut facts = of_store(
-            args,
-            incidents,
-            since,
-            now,
-            "the agent knows no such cgroup",
-        )?;
-        facts.agent = Some(told);
-        return Ok(facts);
-    };
-    let details = client.cgroup(row.cgroup_id)?;
-    if details.timeline.is_none() {
-        missing.push("the agent keeps no history of it".to_owned());
-    }
-    let flamegraph = match client.flamegraph(row.cgroup_id) {
-        Ok(svg) => Some(String::from_utf8_lossy(&svg).into_owned()),
-        Err(error) => {
-            missing.push(format!("no flame graph: {}", first_line(&error)));
-            None
-        }
-    };
-    let asked = chosen.map(|incident| incident.id.clone());
-    let cgroup = details.row.cgroup.clone();
-    let incidents = of_container(
-        incidents,
-        Some(&cgroup),
-        details.names.as_ref(),
-        asked.as_deref(),
-    );
-    Ok(Facts {
-        made: now,
-        since,
-        agent: Some(told),
-        details: Some(details),
-        incidents,
-        asked,
-        flamegraph,
-        missing,
-    })
-}
-
-fn all_incidents() -> IncidentQuery {
-    IncidentQuery {
-        limit: MOST_INCIDENTS,
-        ..IncidentQuery::default()
-    }
-}
-
-/// As the agent would answer, from disk.
-fn stored(directory: Option<&Path>) -> Result<Vec<Incident>, ReportError> {
-    let directory = directory.unwrap_or(Path::new(DEFAULT_STATE_DIR));
-    Ok(store::read(directory)?.incidents)
-}
-
-/// The cause; the remedy is for who cannot do without an agent.
-fn first_line(error: &ClientError) -> String {
-    let text = error.to_string();
-    text.lines().next().unwrap_or_default().to_owned()
+    Ok(row.cloned())
 }
 
 /// The cgroup that was hit, or its container's now.
@@ -227,84 +198,8 @@ fn named(row: &CgroupRow) -> String {
     }
 }
 
-/// Without an agent.
-fn of_store(
-    args: &ReportArgs,
-    incidents: Vec<Incident>,
-    since: Option<Timestamp>,
-    now: Timestamp,
-    no_agent: &str,
-) -> Result<Facts, ReportError> {
-    let (chosen, asked) = match &args.id {
-        Some(id) => (find(&incidents, id)?, true),
-        None => (newest_of(args, &incidents, no_agent)?, false),
-    };
-    let (cgroup, names) = (line_cgroup(chosen), facts::names(chosen).cloned());
-    let asked = asked.then(|| chosen.id.clone());
-    let incidents = of_container(
-        incidents,
-        cgroup.as_deref(),
-        names.as_ref(),
-        asked.as_deref(),
-    );
-    Ok(Facts {
-        made: now,
-        since,
-        agent: None,
-        details: None,
-        incidents,
-        asked,
-        flamegraph: None,
-        missing: vec![format!(
-            "{no_agent}: the report has what is stored, no verdict and no history"
-        )],
-    })
-}
-
 fn line_cgroup(incident: &Incident) -> Option<String> {
-    crate::export::console::incident::cgroup(incident).map(str::to_owned)
-}
-
-/// Those that hit the same container, the one asked for among them.
-fn of_container(
-    mut incidents: Vec<Incident>,
-    cgroup: Option<&str>,
-    names: Option<&crate::identity::names::Names>,
-    asked: Option<&str>,
-) -> Vec<Incident> {
-    incidents.retain(|incident| {
-        Some(incident.id.as_str()) == asked || facts::concerns(incident, cgroup, names)
-    });
-    incidents.sort_by_key(|incident| incident.time);
-    incidents
-}
-
-/// By its id.
-fn find<'a>(incidents: &'a [Incident], id: &str) -> Result<&'a Incident, ReportError> {
-    let not_found = || ReportError::NoIncident { id: shown(id) };
-    if id == LATEST {
-        return incidents.last().ok_or_else(not_found);
-    }
-    if let Some(exact) = incidents.iter().find(|incident| incident.id == id) {
-        return Ok(exact);
-    }
-    let fits = incidents
-        .iter()
-        .filter(|incident| incident.id.starts_with(id));
-    let fits: Vec<&Incident> = fits.collect();
-    match fits.as_slice() {
-        [] => Err(not_found()),
-        [one] => Ok(one),
-        several => Err(ReportError::Ambiguous {
-            id: shown(id),
-            count: several.len(),
-            candidates: candidates(
-                several
-                    .iter()
-                    .map(|incident| format!("{}  {}", shown(&incident.id), line(incident))),
-            ),
-        }),
-    }
+    incident::cgroup(incident).map(str::to_owned)
 }
 
 /// The newest incident of the only container that is asked for.
@@ -356,17 +251,4 @@ fn asked(args: &ReportArgs) -> String {
         (None, Some(glob)) => format!("--cgroup '{}'", shown(glob.glob().glob())),
         (None, None) => args.id.as_deref().map_or(String::new(), shown),
     }
-}
-
-/// A line each.
-fn candidates(all: impl ExactSizeIterator<Item = String>) -> String {
-    let more = all.len().saturating_sub(MOST_CANDIDATES);
-    let mut lines: Vec<String> = all
-        .take(MOST_CANDIDATES)
-        .map(|one| format!("\n  {one}"))
-        .collect();
-    if more > 0 {
-        lines.push(format!("\n  … and {more} more"));
-    }
-    lines.concat()
 }

@@ -1,6 +1,6 @@
 //! `memtrace report`: the debugging timeline of one container, as a page, a ticket or JSON.
 //!
-//! - `gather`: asks the agent and reads the store; `facts` is what it brings.
+//! - `gather`: asks the agent and reads the store (`sources`); `facts` is what it brings.
 //! - `story`: facts → [`story::Report`], what every format tells; pure, like all below.
 //! - `events`: what happened, in order of time.
 //! - `history`: one line of memory out of several resolutions; `graph`: it against the limit, as a picture and
@@ -17,6 +17,7 @@ mod graph;
 mod history;
 mod html;
 mod markdown;
+mod sources;
 mod story;
 
 #[cfg(test)]
