@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    export::console::json::Json,
+    export::console::{json::Json, leak},
     growth::GrowthChange,
     host::escape,
     identity::names::Names,
@@ -73,6 +73,7 @@ impl Facts {
         facts.set("rate_bytes_per_hour", rate);
         let left = change.time_to_limit_s.map(|time| time.mid.round());
         facts.set("time_to_limit_s", left);
+        facts.set("summary", leak::line(change));
         Some(facts)
     }
 

@@ -248,6 +248,10 @@ fn a_change_of_a_verdict_is_told_with_what_is_known_of_it() {
             ("MEMTRACE_COMM", "java"),
             ("MEMTRACE_USAGE_BYTES", "4096"),
             ("MEMTRACE_RATE_BYTES_PER_HOUR", "1048576"),
+            (
+                "MEMTRACE_SUMMARY",
+                "leak confirmed in /app: memory grows 1.0M/h, 100% of it by java (pid 12)"
+            ),
         ],
         "what is unknown is absent"
     );

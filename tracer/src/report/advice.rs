@@ -274,10 +274,20 @@ impl List {
                      judge the container by its working set or anonymous memory, not by usage.",
                 );
             }
+            if leak.signal != Some(Signal::File) && leak.state == State::Growing {
+                let pid = leak.processes.first().map(|process| process.pid);
+                self.with(
+                    "It grows, and is not called a leak yet: that takes longer, or growth that weighs more. Look \
+                     again in some minutes, and see which code grows meanwhile.",
+                    pid.map(|pid| {
+                        format!("sudo memtrace record --pid {pid} -d 60s --view growth -o growth.svg")
+                    }),
+                );
+            }
             if let Some(near) = leak.near_limit.filter(|near| near.near) {
                 let wanted = near.unreclaimable_bytes as f64 / (1.0 - ROOM);
                 self.say(format!(
-                    "It is near its limit without growing: {} of {} ({:.0} %) cannot be reclaimed. A limit \
+                    "It is near its limit and no leak: {} of {} ({:.0} %) cannot be reclaimed. A limit \
                      of {} would leave {:.0} % free.",
                     size::bytes(near.unreclaimable_bytes),
                     size::bytes(near.limit_bytes),

@@ -98,8 +98,15 @@ pub enum ReportError {
     },
     #[error(transparent)]
     Agent(#[from] ClientError),
-    #[error("no incident {id} is known\n`memtrace incidents` lists what is stored")]
-    NoIncident { id: String },
+    #[error(
+        "no incident {id} is known{}\n`memtrace incidents` lists what is stored",
+        and(agent)
+    )]
+    NoIncident {
+        id: String,
+        /// Why the agent tells nothing, if it was asked and does not.
+        agent: Option<String>,
+    },
     #[error("{id} is the beginning of {count} incidents:{candidates}")]
     Ambiguous {
         id: String,
@@ -134,6 +141,11 @@ pub enum ReportError {
     Encode(#[from] serde_json::Error),
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
+}
+
+fn and(agent: &Option<String>) -> String {
+    let why = agent.as_ref().map(|why| format!(", and {why}"));
+    why.unwrap_or_default()
 }
 
 impl ReportError {

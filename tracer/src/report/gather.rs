@@ -46,7 +46,13 @@ pub fn gather(args: &ReportArgs, now: Timestamp) -> Result<Facts, ReportError> {
         missing: Vec::new(),
     };
     let chosen = match &args.id {
-        Some(id) => Some(source.by_id(id)?),
+        Some(id) => Some(source.by_id(id).map_err(|error| match (error, &told) {
+            (ReportError::NoIncident { id, .. }, Err(why)) => ReportError::NoIncident {
+                id,
+                agent: Some(why.clone()),
+            },
+            (error, _) => error,
+        })?),
         None => None,
     };
     facts.asked = chosen.as_ref().map(|incident| incident.id.clone());

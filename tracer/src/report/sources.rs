@@ -51,7 +51,10 @@ impl Source<'_> {
         match self {
             Source::Agent(client) => client.incident(id).map_err(|error| match error {
                 ClientError::Refused { status, .. } if status == NOT_FOUND => {
-                    ReportError::NoIncident { id: shown(id) }
+                    ReportError::NoIncident {
+                        id: shown(id),
+                        agent: None,
+                    }
                 }
                 error => error.into(),
             }),
@@ -143,7 +146,10 @@ fn only(path: &str) -> Option<GlobMatcher> {
 
 /// By its id.
 fn find<'a>(incidents: &'a [Incident], id: &str) -> Result<&'a Incident, ReportError> {
-    let not_found = || ReportError::NoIncident { id: shown(id) };
+    let not_found = || ReportError::NoIncident {
+        id: shown(id),
+        agent: None,
+    };
     if id == LATEST {
         return incidents.last().ok_or_else(not_found);
     }
