@@ -161,7 +161,10 @@ impl RecordError {
 /// See [`RecordError`]. A closed standard output is none.
 pub async fn run(args: RecordArgs) -> Result<(), RecordError> {
     let file = match &args.output {
-        Some(path) => Some((path.clone(), Format::of(path, args.format)?)),
+        Some(path) => {
+            output::has_a_directory(path)?;
+            Some((path.clone(), Format::of(path, args.format)?))
+        }
         None => None,
     };
     let stdout_format = match (&file, args.format) {

@@ -33,6 +33,23 @@ pub type Format = FormatArg;
 /// Suspects in JSON.
 const MOST_SUSPECTS: usize = 20;
 
+/// Whether the directory of a file is there: told before a minute is spent on it.
+pub(super) fn has_a_directory(path: &Path) -> Result<(), RecordError> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = parent.unwrap_or(Path::new("."));
+    let failed = |cause| RecordError::Write {
+        path: path.to_owned(),
+        cause,
+    };
+    match std::fs::metadata(directory) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err(failed(io::ErrorKind::NotADirectory.into())),
+        Err(cause) => Err(failed(cause)),
+    }
+}
+
 impl FormatArg {
     /// What a file is to be.
     pub(super) fn of(path: &Path, given: Option<FormatArg>) -> Result<Self, RecordError> {
@@ -102,6 +119,15 @@ pub(super) fn tree(profile: &Profile, view: View, mut out: impl Write) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_a_directory_is_refused_before_anything_is_recorded() {
+        assert!(has_a_directory(Path::new("a.svg")).is_ok());
+        assert!(has_a_directory(Path::new("/a.svg")).is_ok());
+        let missing = has_a_directory(Path::new("/no/such/directory/a.svg")).unwrap_err();
+        assert_eq!(missing.exit_code(), 1);
+        assert!(has_a_directory(Path::new("/dev/null/a.svg")).is_err());
+    }
 
     #[test]
     fn the_name_of_a_file_says_what_it_is_to_be() {
