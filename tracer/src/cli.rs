@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
-use globset::{Glob, GlobMatcher};
+use globset::{Glob, GlobMatcher, GlobSetBuilder};
 
 use crate::{
     agent::ApiAt,
@@ -460,13 +460,23 @@ fn api_socket(text: &str) -> Result<ApiAt, String> {
     }
 }
 
+/// Longest pattern, bytes: longer than any path.
+const LONGEST_GLOB: usize = 8192;
+
 pub(crate) fn glob(text: &str) -> Result<GlobMatcher, String> {
     if text.is_empty() {
         return Err("no cgroup has an empty path: write '/kubepods*', or '*' for all".to_owned());
     }
-    Glob::new(text)
-        .map(|glob| glob.compile_matcher())
-        .map_err(|error| error.kind().to_string())
+    if text.len() > LONGEST_GLOB {
+        return Err(format!("longer than {LONGEST_GLOB} bytes"));
+    }
+    let glob = Glob::new(text).map_err(|error| error.kind().to_string())?;
+    // Compiling panics where this is an error: alternatives too deep, too many of them.
+    GlobSetBuilder::new()
+        .add(glob.clone())
+        .build()
+        .map_err(|_| "too deep or too large a pattern".to_owned())?;
+    Ok(glob.compile_matcher())
 }
 
 #[cfg(test)]

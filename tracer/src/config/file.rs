@@ -4,8 +4,10 @@ use std::{
     fs::{File, Metadata, OpenOptions},
     io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::{
     definition::Key,
@@ -16,9 +18,13 @@ use super::{
 /// Where the file is if nobody says.
 pub const DEFAULT_PATH: &str = "/etc/memtrace/memtrace.toml";
 /// Largest file that is read, bytes.
-const LARGEST: u64 = 256 << 10;
+const LARGEST: u64 = 64 << 10;
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
+/// In such a directory nobody replaces what another one owns.
+const STICKY: u32 = 0o1000;
+/// As the kernel follows links.
+const MOST_LINKS: usize = 40;
 
 /// Reads and checks a file.
 ///
@@ -31,6 +37,12 @@ pub fn read(path: &Path, keys: &[Key]) -> Result<Settings, ConfigError> {
     };
     let (file, metadata) = open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
+    let is_of_process =
+        fstatfs(&file).is_ok_and(|found| found.filesystem_type() == PROC_SUPER_MAGIC);
+    if is_of_process {
+        // Whoever owns it, its text is what a process says.
+        return Err(unreadable(io::Error::other("it is a file of procfs")));
+    }
     file.take(LARGEST + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
@@ -47,13 +59,17 @@ pub fn read(path: &Path, keys: &[Key]) -> Result<Settings, ConfigError> {
         path: path.to_owned(),
         problems,
     })?;
+    if settings.rules.is_empty() {
+        return Ok(settings);
+    }
     let own = nix::unistd::geteuid().as_raw();
-    match distrust(metadata.uid(), metadata.gid(), metadata.mode(), own) {
-        Some(why) if !settings.rules.is_empty() => Err(ConfigError::NotTrusted {
+    let of_file = distrust(metadata.uid(), metadata.mode(), own).map(|why| format!("{why} it"));
+    match of_file.or_else(|| distrusted_directory(path, own)) {
+        Some(why) => Err(ConfigError::NotTrusted {
             path: path.to_owned(),
             why,
         }),
-        _ => Ok(settings),
+        None => Ok(settings),
     }
 }
 
@@ -70,17 +86,60 @@ fn open(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
-/// Why somebody else could change the file; `None`: only root or this very user can.
-fn distrust(owner: u32, group: u32, mode: u32, own: u32) -> Option<String> {
+/// Who else could change a file or directory; `None`: only root or this very user can. Where a file has
+/// an ACL the bits of the group are the most that anybody in it may.
+fn distrust(owner: u32, mode: u32, own: u32) -> Option<String> {
     if owner != 0 && owner != own {
-        Some(format!("user {owner} owns it"))
+        Some(format!("user {owner} owns"))
     } else if mode & OTHERS_WRITE != 0 {
-        Some("everybody may write it".to_owned())
-    } else if mode & GROUP_WRITES != 0 && group != 0 {
-        Some(format!("group {group} may write it"))
+        Some("everybody may write".to_owned())
+    } else if mode & GROUP_WRITES != 0 {
+        Some("a group, or who an ACL names, may write".to_owned())
     } else {
         None
     }
+}
+
+/// Why somebody else could put another file in its place.
+fn distrusted_directory(path: &Path, own: u32) -> Option<String> {
+    let unknown = |error: io::Error| Some(format!("where it lies is not known: {error}"));
+    let mut at = match std::path::absolute(path) {
+        Ok(at) => at,
+        Err(error) => return unknown(error),
+    };
+    for _ in 0..MOST_LINKS {
+        let parent = at.parent().map(Path::to_owned).unwrap_or_default();
+        let resolved = match parent.canonicalize() {
+            Ok(resolved) => resolved,
+            Err(error) => return unknown(error),
+        };
+        let directories = parent.ancestors().chain(resolved.ancestors());
+        let why = directories
+            .filter(|directory| !directory.as_os_str().is_empty())
+            .find_map(|directory| distrusted(directory, own));
+        if why.is_some() {
+            return why;
+        }
+        let name = at.file_name().map(PathBuf::from).unwrap_or_default();
+        match std::fs::read_link(resolved.join(name)) {
+            Ok(target) => at = resolved.join(target),
+            Err(_) => return None,
+        }
+    }
+    Some("too many links lead to it".to_owned())
+}
+
+fn distrusted(directory: &Path, own: u32) -> Option<String> {
+    let found = match std::fs::metadata(directory) {
+        Ok(found) => found,
+        Err(error) => return Some(format!("{} is not known: {error}", directory.display())),
+    };
+    let mode = match found.mode() {
+        mode if mode & STICKY != 0 => mode & !(OTHERS_WRITE | GROUP_WRITES),
+        mode => mode,
+    };
+    let why = distrust(found.uid(), mode, own)?;
+    Some(format!("{why} {}", directory.display()))
 }
 
 #[cfg(test)]
@@ -105,12 +164,11 @@ mod tests {
 
     #[test]
     fn commands_are_taken_only_from_a_file_that_root_or_the_user_alone_can_write() {
-        assert!(distrust(0, 0, 0o644, 0).is_none());
-        assert!(distrust(0, 0, 0o664, 0).is_none());
-        assert!(distrust(1000, 1000, 0o644, 1000).is_none());
-        assert!(distrust(1000, 0, 0o600, 0).is_some());
-        assert!(distrust(0, 1000, 0o660, 0).is_some());
-        assert!(distrust(0, 0, 0o646, 0).is_some());
+        assert!(distrust(0, 0o644, 0).is_none());
+        assert!(distrust(1000, 0o644, 1000).is_none());
+        assert!(distrust(1000, 0o600, 0).is_some());
+        assert!(distrust(0, 0o664, 0).is_some());
+        assert!(distrust(0, 0o646, 0).is_some());
         let refused = read_text(ON_EVENT.as_bytes(), 0o666)
             .unwrap_err()
             .to_string();
@@ -122,6 +180,36 @@ mod tests {
         );
         // Without commands it can do less harm than who may write it could.
         assert!(read_text(b"interval = \"1s\"\n", 0o666).is_ok());
+    }
+
+    #[test]
+    fn commands_are_not_taken_from_where_others_could_put_another_file() {
+        let keys = definition::keys();
+        let place = tempfile::tempdir().unwrap();
+        let open = place.path().join("open");
+        let own = place.path().join("own");
+        for directory in [&open, &own] {
+            fs::create_dir(directory).unwrap();
+            let file = directory.join("memtrace.toml");
+            fs::write(&file, ON_EVENT).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
+        }
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = read(&open.join("memtrace.toml"), &keys).unwrap_err();
+        assert!(refused.to_string().contains("/open"), "{refused}");
+        assert!(read(&own.join("memtrace.toml"), &keys).is_ok());
+        // Nor through a link that lies there.
+        std::os::unix::fs::symlink(own.join("memtrace.toml"), open.join("link")).unwrap();
+        assert!(read(&open.join("link"), &keys).is_err());
+        std::os::unix::fs::symlink(open.join("memtrace.toml"), own.join("link")).unwrap();
+        assert!(read(&own.join("link"), &keys).is_err());
+    }
+
+    #[test]
+    fn what_a_process_says_is_no_configuration() {
+        let error = read(Path::new("/proc/self/status"), &definition::keys()).unwrap_err();
+        assert!(error.to_string().contains("procfs"), "{error}");
     }
 
     #[test]

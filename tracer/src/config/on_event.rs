@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    parse::{Lines, suggestion},
+    parse::{Lines, MOST_VALUES, suggestion},
     problem::Problem,
 };
 
@@ -93,7 +93,7 @@ impl Reader<'_> {
     /// `None` if anything is wrong with it.
     fn rule(&mut self, number: usize) -> Option<Rule> {
         let before = self.problems.len();
-        for name in self.table.keys() {
+        for name in self.table.keys().take(MOST_VALUES) {
             if !KEYS.contains(&&**name.get_ref()) {
                 let hint = suggestion(name.get_ref(), KEYS.into_iter());
                 let hint = hint.map_or_else(

@@ -12,11 +12,14 @@ use crate::actions::Rule;
 use super::{
     definition::{Key, Shape},
     on_event,
-    problem::Problem,
+    problem::{self, Problem},
 };
 
 /// The key that is no flag.
 pub const ON_EVENT: &str = "on_event";
+/// Keys of a table, and values of a list, that are looked at: each is checked by itself.
+pub const MOST_VALUES: usize = 256;
+
 /// What a file says.
 #[derive(Debug, Default)]
 pub struct Settings {
@@ -67,7 +70,14 @@ pub fn parse(text: &str, keys: &[Key]) -> Result<Settings, Vec<Problem>> {
         return Err(problems);
     }
     let mut settings = Settings::default();
+    if document.get_ref().len() > MOST_VALUES {
+        let text = format!("more than {MOST_VALUES} keys: no configuration has so many");
+        return Err(vec![Problem::new(1, text)]);
+    }
     for (name, value) in document.get_ref() {
+        if problems.len() > problem::MOST {
+            break;
+        }
         let line = lines.of(name.span());
         if name.get_ref() == ON_EVENT {
             settings.rules = on_event::rules(value, line, &lines, &mut problems);
@@ -140,6 +150,15 @@ fn values(
                 None
             }
         };
+    let count = match value.get_ref() {
+        DeValue::Array(array) => array.len(),
+        DeValue::Table(table) => table.len(),
+        _ => 1,
+    };
+    if count > MOST_VALUES {
+        wrong(line, format!("{name}: more than {MOST_VALUES} values"));
+        return Vec::new();
+    }
     match (key.shape, value.get_ref()) {
         (Shape::Flag, DeValue::Boolean(true)) => vec!["true".to_owned()],
         (Shape::Flag, DeValue::Boolean(false)) => Vec::new(),

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::host::escape;
 
 /// Problems that are told of one file; the rest is counted.
-const MOST: usize = 50;
+pub const MOST: usize = 50;
 const MOST_CHARS: usize = 400;
 
 /// One problem and where it is.
