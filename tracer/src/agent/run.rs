@@ -201,7 +201,8 @@ impl Agent {
             None => None,
         };
         let page_size = crate::loader::attach::page_size();
-        let started = SystemTime::now();
+        // One moment on two clocks: what is told by one is compared with the other.
+        let (started, clock) = (SystemTime::now(), Instant::now());
         let mut agent = Self {
             witness: Witness::new(config.stall_after, page_size, config.state_dir.clone()),
             naming: Naming::start(std::mem::take(&mut config.naming), place)?,
@@ -229,7 +230,7 @@ impl Agent {
             host: HostReading::default(),
             read_at: started,
             started,
-            clock: Instant::now(),
+            clock,
             rediscovered: Instant::now(),
             event_drops: 0,
             leaks_without_processes: 0,
