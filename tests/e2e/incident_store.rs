@@ -1,13 +1,13 @@
 //! Incidents on disk and on the terminal: `memtrace incidents`, `memtrace oom`.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use memtrace_tests::agent::{self, Agent, of_type};
+use memtrace_tests::agent::{self, Agent, of_type, run, text};
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::incident::{is_complete, of_victim, victim};
 use memtrace_tests::machine;
@@ -15,16 +15,6 @@ use nix::mount::{MsFlags, mount, umount};
 use serde_json::Value;
 
 use crate::oom::run_into_limit;
-
-fn run(arguments: &[&str]) -> Result<Output> {
-    Ok(agent::command(arguments)?.output()?)
-}
-
-fn text(output: &Output) -> Result<String> {
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {errors}", output.status);
-    Ok(String::from_utf8(output.stdout.clone())?)
-}
 
 #[test]
 fn incidents_are_listed_and_shown_while_an_agent_runs_and_after() -> Result<()> {

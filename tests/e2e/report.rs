@@ -1,11 +1,10 @@
 //! What happened to one container: `memtrace incidents`, `leaks` and `report`, of a real kill and a real leak.
 
 use std::fs;
-use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memtrace_tests::agent::{self, Agent};
+use memtrace_tests::agent::{Agent, run, text};
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::incident::of_victim;
 use memtrace_tests::leak::accuses;
@@ -14,16 +13,6 @@ use memtrace_tests::workload::Workload;
 use serde_json::Value;
 
 use crate::leak_state::SECONDS_AS_TWO_MINUTES;
-
-fn run(arguments: &[&str]) -> Result<Output> {
-    Ok(agent::command(arguments)?.output()?)
-}
-
-fn text(output: &Output) -> Result<String> {
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {errors}", output.status);
-    Ok(String::from_utf8(output.stdout.clone())?)
-}
 
 #[test]
 fn a_kill_becomes_a_row_a_page_and_a_ticket_while_no_agent_runs() -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -277,6 +277,18 @@ pub fn command<S: AsRef<OsStr>>(arguments: &[S]) -> Result<Command> {
         }
     }
     Ok(command)
+}
+
+/// What memtrace gives with these arguments, when it has ended.
+pub fn run(arguments: &[&str]) -> Result<Output> {
+    Ok(command(arguments)?.output()?)
+}
+
+/// What it wrote, where it ended well.
+pub fn text(output: &Output) -> Result<String> {
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{}: {errors}", output.status);
+    Ok(String::from_utf8(output.stdout.clone())?)
 }
 
 /// Waits for a process to end.

@@ -9,6 +9,7 @@ use crate::{
     agent::ApiAt,
     analysis::{ThresholdError, Thresholds},
     analyze::{self, AnalyzeArgs},
+    api::records::DEFAULT_SOCKET,
     config::ConfigArgs,
     export::otlp::OtlpFlags,
     identity::options::NamingArgs,
@@ -280,6 +281,19 @@ fn setting(text: &str) -> Result<Setting, String> {
         .set(name.trim(), value)
         .map_err(|error| error.to_string())?;
     Ok((name.trim().to_owned(), value))
+}
+
+/// Which agent a command asks.
+#[derive(Debug, Clone, Args)]
+pub struct SocketArgs {
+    /// The socket of the running agent
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "MEMTRACE_API_SOCKET",
+        default_value = DEFAULT_SOCKET
+    )]
+    pub socket: PathBuf,
 }
 
 #[derive(Debug, Args)]

@@ -2,10 +2,7 @@
 
 mod block;
 
-use std::{
-    io::{self, Write},
-    path::PathBuf,
-};
+use std::io::{self, Write};
 
 use clap::Args;
 use globset::GlobMatcher;
@@ -16,9 +13,9 @@ use crate::{
     api::{
         client::{Blocking, Client, ClientError},
         query::{CgroupQuery, LeakQuery},
-        records::{DEFAULT_SOCKET, LeakRecord, Listed},
+        records::{LeakRecord, Listed},
     },
-    cli,
+    cli::{self, SocketArgs},
     export::console::incident::shown,
     identity::pod_name::{self, PodName},
     incidents::Screen,
@@ -67,14 +64,8 @@ pub struct LeaksArgs {
     #[arg(long)]
     pub utc: bool,
 
-    /// The socket of the running agent
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "MEMTRACE_API_SOCKET",
-        default_value = DEFAULT_SOCKET
-    )]
-    pub socket: PathBuf,
+    #[command(flatten)]
+    pub agent: SocketArgs,
 }
 
 /// Whether `--fail-on` was reached.
@@ -154,7 +145,7 @@ pub fn run(
 }
 
 fn ask(args: &LeaksArgs) -> Result<Answer, LeaksError> {
-    let agent = Blocking::new(Client::new(&args.socket))?;
+    let agent = Blocking::new(Client::new(&args.agent.socket))?;
     if !agent.agent()?.leaks {
         return Err(LeaksError::Off);
     }

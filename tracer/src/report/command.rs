@@ -11,8 +11,8 @@ use globset::GlobMatcher;
 use jiff::Timestamp;
 
 use crate::{
-    api::{client::ClientError, records::DEFAULT_SOCKET},
-    cli,
+    api::client::ClientError,
+    cli::{self, SocketArgs},
     identity::pod_name::{self, PodName},
     moment::{self, Moment, Zone},
     store::StoreError,
@@ -64,14 +64,8 @@ pub struct ReportArgs {
     #[arg(long)]
     pub utc: bool,
 
-    /// The socket of the running agent
-    #[arg(
-        long,
-        value_name = "PATH",
-        env = "MEMTRACE_API_SOCKET",
-        default_value = DEFAULT_SOCKET
-    )]
-    pub socket: PathBuf,
+    #[command(flatten)]
+    pub agent: SocketArgs,
 
     /// Read incidents from there, not from the agent; without an agent from /var/lib/memtrace
     #[arg(long, value_name = "DIR")]

@@ -26,7 +26,7 @@ const MOST_CGROUPS: usize = 100_000;
 /// # Errors
 /// Nothing, or several things match; the store cannot be read.
 pub fn gather(args: &ReportArgs, now: Timestamp) -> Result<Facts, ReportError> {
-    let client = Blocking::new(Client::new(&args.socket))?;
+    let client = Blocking::new(Client::new(&args.agent.socket))?;
     let told = match client.agent() {
         Ok(told) => Ok(told),
         Err(error) => Err(first_line(&error)),

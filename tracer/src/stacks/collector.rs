@@ -23,7 +23,7 @@ use super::{
     modules::Modules,
     pages::Bases,
     raw::{RawProfile, Selection, Spaces},
-    residency::{FolioSource, PageTables},
+    residency::PageTables,
     space::{PageOfSample, Space, Unusable},
     unwind::Unwinding,
 };
@@ -422,9 +422,5 @@ impl Collector {
             modules_evicted: self.modules.evicted,
             ..self.losses
         }
-    }
-
-    pub fn folio_source(&self) -> FolioSource {
-        self.tables.source()
     }
 }
