@@ -131,6 +131,8 @@ struct Agent {
     /// `None`: pages are not sampled.
     stacks: Option<Stacks>,
     serving: Serving,
+    /// Every cgroup that comes or goes is told by the kernel.
+    sees_cgroups: bool,
     /// As of the last interval.
     host: HostReading,
     /// When the last interval ended.
@@ -142,6 +144,8 @@ struct Agent {
     /// Cgroups whose growers were not told because there were too many.
     leaks_without_processes: u64,
     undecoded: u64,
+    /// Files of the host that could not be read.
+    host_unreadable: u64,
     buffer: Vec<u8>,
     page_size: u64,
     /// Last: what is above may write when it is dropped.
@@ -215,11 +219,14 @@ impl Agent {
                 .map(|thresholds| Judging::new(thresholds, config.state_dir.as_deref())),
             chronicle: Chronicle::new(config.interval, started, most, config.state_dir.as_deref()),
             serving: Serving {
-                heap: loader.serves(Family::Heap),
-                reclaim: loader.serves(Family::Reclaim),
-                lifecycle: loader.serves(Family::Lifecycle),
-                oom: loader.serves(Family::Oom),
+                heap: loader.serves_whole(Family::Heap),
+                reclaim: loader.serves_whole(Family::Reclaim),
+                execs: loader.has("lifecycle.process_exec"),
+                exits: loader.has("lifecycle.process_exit"),
+                oom_kills: loader.has("oom.mark_victim"),
             },
+            sees_cgroups: loader.has("lifecycle.cgroup_mkdir")
+                && loader.has("lifecycle.cgroup_rmdir"),
             stacks: None,
             actions: Actions::new(std::mem::take(&mut config.rules)),
             outputs: Outputs::new(config.output, config.cgroup.take()).map_err(RunError::Output)?,
@@ -235,6 +242,7 @@ impl Agent {
             event_drops: 0,
             leaks_without_processes: 0,
             undecoded: 0,
+            host_unreadable: 0,
             buffer: Vec::with_capacity(16 * 1024),
             page_size,
             config,
@@ -333,7 +341,9 @@ impl Agent {
         self.chronicle.stop();
         self.outputs.finish(LAST_LINES);
         if let Some(otlp) = self.otlp.take() {
-            let host = self.proc.machine(&mut self.buffer).unwrap_or_default();
+            let host = self
+                .proc
+                .machine(&mut self.buffer, &mut self.host_unreadable);
             let own = self.own();
             let snapshot = self.full_snapshot(host, own, otlp.offered());
             otlp.stop(snapshot);
@@ -397,7 +407,9 @@ impl Agent {
         let at = read_since(at);
         // After the cgroups: what they counted is in the host's count too.
         let host_at = clock::boot_time();
-        let host = self.proc.machine(&mut self.buffer).unwrap_or_default();
+        let host = self
+            .proc
+            .machine(&mut self.buffer, &mut self.host_unreadable);
         let host_at = read_since(host_at);
         self.cgroups.machine_bytes = host.mem_total_bytes;
         active_processes::look(

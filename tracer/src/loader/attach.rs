@@ -268,11 +268,14 @@ impl Loader {
         Some(reasons.join("; "))
     }
 
-    /// Whether any probe of a family is attached.
-    pub fn serves(&self, family: Family) -> bool {
-        self.verdicts
+    /// Whether every essential probe of a family is attached: with one missing its sums would be too small.
+    pub fn serves_whole(&self, family: Family) -> bool {
+        let mut of_family = self
+            .verdicts
             .iter()
-            .any(|verdict| verdict.family == family && verdict.attached.is_some())
+            .filter(|verdict| verdict.family == family && verdict.essential)
+            .peekable();
+        of_family.peek().is_some() && of_family.all(|verdict| verdict.attached.is_some())
     }
 
     /// Probe name, run time in ns and run count of each attached program, from the kernel.

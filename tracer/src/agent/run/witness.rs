@@ -43,9 +43,10 @@ pub struct KillsBefore {
 impl KillsBefore {
     pub fn read() -> Self {
         let at = clock::boot_time();
-        let host = ProcRoot::default().machine(&mut Vec::new());
+        // Without it nothing is missed before the first interval, which counts what cannot be read.
+        let host = ProcRoot::default().machine(&mut Vec::new(), &mut 0);
         Self {
-            oom_kills: host.unwrap_or_default().oom_kills,
+            oom_kills: host.oom_kills,
             at,
         }
     }
@@ -53,6 +54,9 @@ impl KillsBefore {
 
 impl Witness {
     pub fn new(stall_after: Duration, page_bytes: u64, state_dir: Option<PathBuf>) -> Self {
+        if let Some(directory) = &state_dir {
+            KernelCount::clean_up(directory);
+        }
         Self {
             stalls: StallDetector::new(stall_after, page_bytes),
             reconciler: Reconciler::new(),
