@@ -142,6 +142,10 @@ fn doctor_names_each_hook_that_fails_with_its_cause_and_no_other() -> Result<()>
         let findings = doctor(Some(*hook))?;
         let mut expected = hooks.clone();
         expected.insert(hook.probe.to_owned(), None);
+        if hook.probe == "oom.command_exec" {
+            // It would tell a parent's command line of its child.
+            expected.insert("oom.command_fork".to_owned(), None);
+        }
         assert_eq!(served(&findings)?, expected);
         let probes = findings["probes"].as_array().context("no probes")?;
         let probe = probes.iter().find(|probe| probe["probe"] == hook.probe);
@@ -290,7 +294,7 @@ impl Told {
                 &mut left.died,
             ],
             "oom.signal" => vec![&mut left.killed],
-            "oom.command_exec" => vec![&mut left.command_line],
+            "oom.command_exec" => vec![&mut left.executable, &mut left.command_line],
             "lifecycle.process_exec" => vec![&mut left.execs],
             "lifecycle.process_exit" => vec![&mut left.exits, &mut left.died],
             _ if probe.starts_with("reclaim.") => vec![&mut left.reclaim],

@@ -121,6 +121,8 @@ fn an_agent_of_32_mib_outlives_kills_among_hundreds_of_cgroups() -> Result<()> {
     let crowd = (0..cgroups).map(|index| parent.child(&format!("c{index}")));
     let _crowd: Vec<Cgroup> = crowd.collect::<Result<_>>()?;
     let agent = Agent::start_in(&room, &[])?;
+    let warned = agent.stderr();
+    ensure!(warned.contains("own memory limit is 32 MiB"), "{warned}");
     let mut storm = Storm::prepare(20, 10)?;
     storm.begin()?;
     let expected = storm.victims()?;
@@ -152,7 +154,7 @@ fn a_kill_after_the_clock_was_stepped_has_the_new_time() -> Result<()> {
         .map(|(name, value)| (*name, value.as_str()))
         .collect();
     let agent = Agent::start_with(&[], &environment)?;
-    let grower = Cgroup::new("stepped")?;
+    let (grower, born) = (Cgroup::new("stepped")?, Instant::now());
     let rate = BYTES_PER_SECOND.to_string();
     let leak = ["leak", "--calm-ms", "0", "--bytes-per-second", &rate];
     let workload = Workload::start(&grower, &leak)?;
@@ -173,6 +175,14 @@ fn a_kill_after_the_clock_was_stepped_has_the_new_time() -> Result<()> {
         );
         memtrace_tests::incident::assert_died(victim(&incident, pid)?)?;
         agent.wait_intervals(2)?;
+        if offset_s < 0 {
+            // Later than whoever makes a cgroup sets its limit.
+            thread::sleep(Duration::from_secs(11).saturating_sub(born.elapsed()));
+            grower.limit(4096 * MIB)?;
+            agent.wait_for("the limit", Duration::from_secs(15), |line| {
+                of_type("limit_changed")(line) && line["cgroup_id"] == id
+            })?;
+        }
     }
     let wild = agent.all(|line| {
         let growth = line["growth_bytes_per_second"].as_f64();

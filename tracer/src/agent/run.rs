@@ -161,6 +161,7 @@ impl Agent {
         };
         let hierarchy =
             CgroupHierarchy::detect(&ProcRoot::default(), config.cgroup_root.as_deref())?;
+        stacks::fit(&mut config, &hierarchy);
         let mode = hierarchy.mode;
         let most = config.kernel.max_cgroups as usize;
         // Before the hooks: a kill from here on is seen, or missed.
@@ -172,12 +173,16 @@ impl Agent {
         }
         let counts = loader.counts()?;
         let with_arguments = config.kernel.command_lines;
-        running_commands::tell(
-            &mut loader.commands()?,
-            &ProcRoot::default(),
-            with_arguments,
-            &mut Vec::new(),
-        );
+        let mut commands = loader.commands()?;
+        // What they are now would be told of the programs that they execute later.
+        if loader.has("oom.command_exec") {
+            running_commands::tell(
+                &mut commands,
+                &ProcRoot::default(),
+                with_arguments,
+                &mut Vec::new(),
+            );
+        }
         let oom_ring = loader.oom_ring()?;
         let event_ring = loader.event_ring()?;
         let node = config.naming.options.node.clone();
@@ -358,6 +363,7 @@ impl Agent {
                 let since = clock::wall_clock(time_ns);
                 if self.readings.made(&mut self.cgroups, id, &path, since) {
                     self.naming.name_new(&mut self.cgroups);
+                    self.cgroups.born(id, Duration::from_nanos(time_ns));
                     self.incidents.born_cgroup(id);
                 } else {
                     self.cgroups.overflow += 1;

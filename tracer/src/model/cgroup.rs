@@ -37,6 +37,8 @@ pub struct Cgroup {
     pub container: Option<Arc<Container>>,
     /// When counting began here.
     pub since: SystemTime,
+    /// When it was made, of the boot clock, which never steps; `None` unless the kernel told.
+    pub born_at: Option<Duration>,
     /// Seconds since memtrace started at which it was removed.
     pub(super) removed_at: Option<Duration>,
     pub memory: MemoryReading,
@@ -103,6 +105,7 @@ impl Cgroup {
             names: Arc::default(),
             container: None,
             since,
+            born_at: None,
             removed_at: None,
             memory: MemoryReading::default(),
             cpu_ns: None,

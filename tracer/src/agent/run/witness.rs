@@ -179,7 +179,7 @@ impl Agent {
                 stalls.push((id, event));
             }
             if let Some(kills) = cgroup.memory.events_local.oom_kill {
-                let baseline = if cgroup.since > self.started {
+                let baseline = if cgroup.born_at.is_some() {
                     Baseline::Zero
                 } else {
                     Baseline::FirstReading
