@@ -21,8 +21,8 @@ use crate::oom::run_into_limit;
 
 /// How often it is killed; `MEMTRACE_KILLS` sets another number by hand.
 const KILLS: u64 = 12;
-/// An agent is killed within this time, in which it starts and traces.
-const LONGEST_LIFE_MS: u64 = 4000;
+/// An agent is killed within this time of its start, or of the moment from which it traces.
+const LONGEST_MS: u64 = 1500;
 
 /// Processes that run into their limit, one after the other.
 struct Victims {
@@ -97,11 +97,15 @@ fn an_agent_killed_at_any_moment_leaves_nothing_and_loses_no_incident() -> Resul
     let workload = Workload::start(&grower, &leak)?;
     let mut told = BTreeMap::new();
     let mut alive_at_least_once = 0;
-    for _ in 0..times {
+    for life in 0..times {
         let mut command = agent::command(&["run", "--output", "json", "--interval", "200ms"])?;
         command.args(arguments);
         let agent = Agent::spawn(command)?;
-        thread::sleep(Duration::from_millis(random(&mut seed) % LONGEST_LIFE_MS));
+        // Every other one while it starts, at any moment of that.
+        if life % 2 == 0 {
+            agent.wait_for("the start line", Duration::from_secs(30), of_type("start"))?;
+        }
+        thread::sleep(Duration::from_millis(random(&mut seed) % LONGEST_MS));
         let lines = agent.kill()?;
         alive_at_least_once += u64::from(lines.iter().any(of_type("self")));
         for incident in lines.into_iter().filter(is_complete) {

@@ -160,6 +160,9 @@ fn a_kill_after_the_clock_was_stepped_has_the_new_time() -> Result<()> {
     let workload = Workload::start(&grower, &leak)?;
     let id = grower.id()?;
     agent.wait_for("the growth", Duration::from_secs(20), about("cgroup", id))?;
+    // Kills of others that came while the hooks were attached are told as missed by now.
+    agent.wait_intervals(3)?;
+    let missed_before = agent.all(|line| line["kind"] == "missed_kills").len();
     for offset_s in [3600, -7200, 0] {
         clock.step(offset_s)?;
         let cgroup = Cgroup::new("stepped-kill")?;
@@ -189,7 +192,9 @@ fn a_kill_after_the_clock_was_stepped_has_the_new_time() -> Result<()> {
         about("cgroup", id)(line) && growth.is_some_and(|growth| growth.abs() > 64.0 * MIB as f64)
     });
     ensure!(wild.is_empty(), "{wild:?}");
-    let missed = agent.all(|line| line["kind"] == "missed_kills" && line["charged"].is_null());
+    let missed = agent
+        .all(|line| line["kind"] == "missed_kills")
+        .split_off(missed_before);
     ensure!(missed.is_empty(), "{missed:?}");
     workload.success()?;
     agent.stop().map(drop)

@@ -3,10 +3,7 @@
 
 mod growers;
 
-use std::{
-    collections::HashSet,
-    time::Duration,
-};
+use std::{collections::HashSet, time::Duration};
 
 use crate::{
     host::process::ProcRoot,
