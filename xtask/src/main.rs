@@ -6,6 +6,8 @@ mod apt;
 mod artifacts;
 mod backends;
 mod bench;
+mod cargo_program;
+mod deny;
 mod deps;
 mod dist;
 mod ebpf;
@@ -13,6 +15,8 @@ mod leaks;
 mod process;
 mod run;
 mod test;
+#[cfg(test)]
+mod unsafe_code;
 mod vm;
 mod workspace;
 
@@ -42,6 +46,8 @@ enum Command {
     Vm(vm::Args),
     /// Run every check and test of the project
     Test(test::Args),
+    /// Check licences, sources and doubles of all dependencies by deny.toml
+    Deny(deny::Args),
     /// Build memtrace and start it on this host
     Run(run::Args),
     /// Build the Debian package
@@ -77,6 +83,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Ebpf(args) => ebpf::run(&workspace()?, &args),
         Command::Vm(args) => vm::run(&workspace()?, &args),
         Command::Test(args) => test::run(&workspace()?, &args),
+        Command::Deny(args) => deny::run(&workspace()?, &args),
         Command::Dist(args) => dist::run(&workspace()?, &args),
         Command::Run(args) => run::run(&workspace()?, &args),
         Command::Bench(args) => bench::run(&workspace()?, &args),
