@@ -14,6 +14,7 @@ mod ebpf;
 mod leaks;
 mod process;
 mod run;
+mod soak;
 mod test;
 #[cfg(test)]
 mod unsafe_code;
@@ -57,6 +58,8 @@ enum Command {
     /// A load that `bench` measures
     #[command(hide = true)]
     BenchLoad(bench::load::Args),
+    /// Make and destroy thousands of containers beside one agent, to see that nothing of it grows
+    Soak(soak::Args),
     /// Compare the leak analysis with other rules on simulated containers, and write docs/leaks.md
     Leaks(leaks::Args),
 }
@@ -88,6 +91,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Run(args) => run::run(&workspace()?, &args),
         Command::Bench(args) => bench::run(&workspace()?, &args),
         Command::BenchLoad(args) => bench::load::run(&args),
+        Command::Soak(args) => soak::run(&workspace()?, &args),
         Command::Leaks(args) => leaks::run(&workspace()?, &args),
     }
 }
