@@ -51,7 +51,12 @@ impl Judgement {
         let memory = |before: u64, after: u64| after as f64 <= before as f64 * MEMORY_SLACK;
         let count = |before: u64, after: u64| after <= before + COUNT_SLACK;
         let levels = vec![
-            level("RSS, bytes", samples, |sample| sample.rss_bytes, memory),
+            level(
+                "anonymous memory, bytes",
+                samples,
+                |sample| sample.anon_bytes,
+                memory,
+            ),
             level("descriptors", samples, |sample| sample.descriptors, count),
             level("threads", samples, |sample| sample.threads, count),
             level("maps, bytes", samples, |sample| sample.map_bytes, memory),
@@ -136,7 +141,8 @@ mod tests {
             made: index,
             live: 60,
             cgroups: 70,
-            rss_bytes: rss(index),
+            anon_bytes: rss(index),
+            file_bytes: 20 << 20,
             descriptors: 100,
             threads: 6,
             map_bytes: 8 << 20,

@@ -28,9 +28,9 @@ pub fn page(args: &Args, samples: &[Sample], judgement: &Judgement) -> Result<St
     writeln!(page, "## What the agent held\n")?;
     writeln!(
         page,
-        "| minute | containers made | live | cgroups followed | RSS, MiB | descriptors | threads | maps, MiB | CPU, % of a core |"
+        "| minute | containers made | live | cgroups followed | anonymous, MiB | files, MiB | descriptors | threads | maps, MiB | CPU, % of a core |"
     )?;
-    writeln!(page, "|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
+    writeln!(page, "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
     let step = samples.len().div_ceil(ROWS).max(1);
     let mut last: Option<&Sample> = None;
     for sample in samples.iter().step_by(step).chain(samples.last()) {
@@ -40,12 +40,13 @@ pub fn page(args: &Args, samples: &[Sample], judgement: &Judgement) -> Result<St
         });
         writeln!(
             page,
-            "| {:.1} | {} | {} | {} | {:.1} | {} | {} | {:.2} | {} |",
+            "| {:.1} | {} | {} | {} | {:.1} | {:.1} | {} | {} | {:.2} | {} |",
             sample.elapsed.as_secs_f64() / 60.0,
             sample.made,
             sample.live,
             sample.cgroups,
-            sample.rss_bytes as f64 / MIB,
+            sample.anon_bytes as f64 / MIB,
+            sample.file_bytes as f64 / MIB,
             sample.descriptors,
             sample.threads,
             sample.map_bytes as f64 / MIB,

@@ -20,7 +20,11 @@ pub struct Sample {
     pub live: usize,
     /// Cgroups that memtrace follows.
     pub cgroups: u64,
-    pub rss_bytes: u64,
+    /// Resident memory of its own.
+    pub anon_bytes: u64,
+    /// Resident pages of files: its program, and unwind tables of the programs that it looked at, which
+    /// the kernel takes back when it needs memory.
+    pub file_bytes: u64,
     pub descriptors: u64,
     pub threads: u64,
     /// Memory of its BPF maps, as the kernel charges it; entries of those that are not allocated at once
@@ -46,7 +50,8 @@ impl Sample {
             made: containers.counts().made,
             live: containers.live(),
             cgroups: told.counts().cgroups,
-            rss_bytes: field("VmRSS:")? << 10,
+            anon_bytes: field("RssAnon:")? << 10,
+            file_bytes: field("RssFile:")? << 10,
             descriptors,
             threads: field("Threads:")?,
             map_bytes,
@@ -78,12 +83,13 @@ impl fmt::Display for Sample {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "{:>5.1} min: {} containers made, {} live, {:.1} MiB RSS, {} descriptors, {} threads, \
-             {:.2} MiB of maps",
+            "{:>5.1} min: {} containers made, {} live, {:.1} MiB anonymous, {:.1} MiB of files, \
+             {} descriptors, {} threads, {:.2} MiB of maps",
             self.elapsed.as_secs_f64() / 60.0,
             self.made,
             self.live,
-            self.rss_bytes as f64 / f64::from(1 << 20),
+            self.anon_bytes as f64 / f64::from(1 << 20),
+            self.file_bytes as f64 / f64::from(1 << 20),
             self.descriptors,
             self.threads,
             self.map_bytes as f64 / f64::from(1 << 20),
