@@ -88,8 +88,11 @@ fn an_agent_killed_at_any_moment_leaves_nothing_and_loses_no_incident() -> Resul
     // One that sees its end, so that there is a count to go on from.
     let first = Agent::start(&arguments)?;
     first.wait_intervals(1)?;
+    // Kills of others on this machine may come between two lines of this test.
+    let at_least_before = counted()?;
     first.stop()?;
-    let before = counted()? - accounted(&stored(state)?)?;
+    let at_most_before = counted()?;
+    let accounted_before = accounted(&stored(state)?)?;
     let victims = Victims::begin()?;
     let grower = Cgroup::new("killed-agent-leak")?;
     let rate = (4 * MIB).to_string();
@@ -134,28 +137,32 @@ fn an_agent_killed_at_any_moment_leaves_nothing_and_loses_no_incident() -> Resul
     let end = Cgroup::new("last")?;
     let pid = run_into_limit(&end, b"mt-last")?;
     of_victim(&last, pid)?;
-    last.wait_intervals(1)?;
+    let at_least = counted()? - at_most_before;
+    last.wait_intervals(2)?;
     workload.success()?;
     last.stop()?;
-    let after = counted()?;
+    let at_most = counted()? - at_least_before;
 
     let stored = stored(state)?;
-    let all = accounted(&stored)?;
+    let all = accounted(&stored)? - accounted_before;
     let seen: BTreeSet<u32> = stored
         .iter()
         .filter(|one| is_kernel_kill(one))
         .flat_map(pids)
         .collect();
-    let missed = all - seen.len() as u64;
+    let missed = accounted(&stored)? - seen.len() as u64;
     let of_ours = made.iter().filter(|pid| seen.contains(pid)).count();
     println!(
         "{times} kills of the agent, {alive_at_least_once} after it began to trace; {} processes killed: \
          {of_ours} seen, {missed} missed on the machine, which counted {}; {not_stored} incidents told and not yet stored",
         made.len() + 1,
-        after - before
+        at_most
     );
     ensure!(of_ours > 0, "no kill was seen");
-    assert_eq!(all, after - before, "seen and missed");
+    ensure!(
+        (at_least..=at_most).contains(&all),
+        "{all} seen and missed, the kernel counted {at_least} to {at_most}"
+    );
     left_over(Path::new(state))?;
     ensure!(!Path::new(socket).exists(), "the socket is left");
     poll("the programs to go", Duration::from_secs(30), || {
