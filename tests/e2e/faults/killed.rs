@@ -73,7 +73,7 @@ fn random(state: &mut u64) -> u64 {
 fn an_agent_killed_at_any_moment_leaves_nothing_and_loses_no_incident() -> Result<()> {
     let times = match std::env::var("MEMTRACE_KILLS") {
         Ok(text) => text.parse()?,
-        Err(_) => KILLS,
+        Err(_) => KILLS.div_ceil(super::step() as u64),
     };
     let mut seed = seed();
     println!("seed {seed}");
