@@ -13,6 +13,7 @@
 //! - [`open_in_root`]: files as a process sees them
 //! - [`own_limit`]: how much memory memtrace itself may use
 //! - [`escape`]: untrusted names made safe to show
+//! - [`trust`]: who could change a file, or put another in its place
 //! - [`pseudo_file`], [`fields`]: reading and taking apart small kernel files
 
 pub mod cgroup;
@@ -29,6 +30,7 @@ pub mod open_in_root;
 pub mod own_limit;
 pub mod process;
 pub mod pseudo_file;
+pub mod trust;
 pub mod walk;
 
 use std::ffi::OsStr;
