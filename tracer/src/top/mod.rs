@@ -222,6 +222,11 @@ pub fn run(args: &TopArgs, place: Place) -> Result<(), TopError> {
     logger::hold();
     let result = watch(args, &socket, own.is_some(), sender, &inputs);
     logger::release();
+    let result = match result {
+        // Who closed it looks at nothing any more.
+        Err(TopError::Terminal(error)) if terminal::is_gone(&error) => Ok(()),
+        result => result,
+    };
     // Its end waits for room there, and for nobody to read it.
     drop(inputs);
     drop(own);
