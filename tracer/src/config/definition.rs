@@ -87,6 +87,12 @@ impl Key {
         SECRET.contains(&self.flag.as_str())
     }
 
+    /// Whether its value is a URL, which may be written without a scheme.
+    pub fn is_url(&self) -> bool {
+        let named = self.arg.get_value_names().unwrap_or_default();
+        named.iter().any(|name| *name == "URL")
+    }
+
     /// The `OTEL_*` variable of this flag, of all signals; it beats the file.
     pub fn otlp_variable(&self) -> Option<&'static str> {
         let mut variables = OtlpFlags::VARIABLES.iter();

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     actions::{Rule, Run, Trigger},
     host::escape,
+    redact::{self, MASK},
 };
 
 use super::{
@@ -14,8 +15,6 @@ use super::{
     layers::{Effective, Layers, Origin},
 };
 
-/// What stands for a secret.
-const MASK: &str = "***";
 /// Column of the comments.
 const COLUMN: usize = 44;
 const MOST_CHARS: usize = 4096;
@@ -163,19 +162,15 @@ fn json_value(effective: &Effective) -> serde_json::Value {
     }
 }
 
-/// Nothing of a secret, and no user or password of a URL.
+/// Nothing of a secret, and no user, password or query of a URL.
 fn mask(effective: &Effective, value: &str) -> String {
     if effective.key.is_secret() {
         return MASK.to_owned();
     }
-    if let Some((scheme, rest)) = value.split_once("://") {
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        if let Some((_, host)) = authority.rsplit_once('@') {
-            return format!("{scheme}://{MASK}@{host}{path}");
-        }
+    match value.contains("://") || effective.key.is_url() {
+        true => redact::url(value),
+        false => value.to_owned(),
     }
-    value.to_owned()
 }
 
 /// Not the arguments: they may hold a token.

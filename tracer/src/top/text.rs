@@ -17,14 +17,14 @@ pub fn width(text: &str) -> usize {
 /// At most `columns` wide; where that is too narrow, `…` stands for a part in the middle, since the end of a
 /// name says more than its beginning.
 pub fn fit(text: &str, columns: usize) -> String {
-    let text = escape::assured(text, MOST_CHARS);
+    let text = escape::again(text, MOST_CHARS);
     if width(&text) <= columns {
-        return text.into_owned();
+        return text;
     }
     let Some(room) = columns.checked_sub(1) else {
         return String::new();
     };
-    let span = Span::raw(text.as_ref());
+    let span = Span::raw(text.as_str());
     let pieces: Vec<&str> = span
         .styled_graphemes(Style::default())
         .map(|grapheme| grapheme.symbol)
@@ -38,14 +38,14 @@ pub fn fit(text: &str, columns: usize) -> String {
 
 /// The beginning of `text`, `…` last where it was cut.
 pub fn head(text: &str, columns: usize) -> String {
-    let text = escape::assured(text, MOST_CHARS);
+    let text = escape::again(text, MOST_CHARS);
     if width(&text) <= columns {
-        return text.into_owned();
+        return text;
     }
     let Some(room) = columns.checked_sub(1) else {
         return String::new();
     };
-    let span = Span::raw(text.as_ref());
+    let span = Span::raw(text.as_str());
     let pieces = span.styled_graphemes(Style::default());
     let head = within(pieces.map(|grapheme| grapheme.symbol), room);
     head.concat() + "…"
@@ -68,7 +68,7 @@ pub fn right(text: &str, columns: usize) -> String {
 
 /// Lines of at most `columns`, broken at spaces where there are any, the later ones indented.
 pub fn wrapped(text: &str, columns: usize, indent: usize) -> Vec<String> {
-    let text = escape::assured(text, 8 * MOST_CHARS);
+    let text = escape::again(text, 8 * MOST_CHARS);
     let columns = columns.max(indent + 8);
     let mut lines = Vec::new();
     let mut line = String::new();
@@ -145,9 +145,9 @@ mod tests {
     }
 
     #[test]
-    fn what_acts_on_a_terminal_or_hides_is_replaced() {
-        let cut = fit("a\u{1b}[2J\u{202e}b\u{200b}\tc", 40);
-        assert_eq!(cut, "a\u{fffd}[2J\u{fffd}b\u{fffd}\u{fffd}c");
+    fn what_acts_on_a_terminal_or_hides_is_escaped() {
+        let cut = fit("a\u{1b}[2J\u{202e}b\tc", 40);
+        assert_eq!(cut, r"a\x1b[2J\xe2\x80\xaeb\tc");
     }
 
     #[test]
