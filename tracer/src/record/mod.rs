@@ -124,6 +124,14 @@ pub enum RecordError {
     #[error("no process {0}: it has ended, or is of another PID namespace")]
     NoProcess(u32),
     #[error(
+        "{name} is a thread of the kernel: it has no user memory whose pages could be sampled; \
+         name a process, as `ps -e` lists them without brackets"
+    )]
+    KernelThread {
+        /// With its PID.
+        name: String,
+    },
+    #[error(
         "no cgroup matches; list them with `memtrace run --output json -d 1s`, or see /sys/fs/cgroup"
     )]
     NoCgroup,

@@ -72,8 +72,14 @@ impl Targets {
             first_path: None,
         };
         for pid in targets.pids.clone() {
-            if !targets.proc.path(&format!("{pid}/stat")).exists() {
-                return Err(RecordError::NoProcess(pid));
+            match targets.proc.is_kernel_thread(pid) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let name = targets.name(pid);
+                    return Err(RecordError::KernelThread { name });
+                }
+                Err(error) if error.is_gone() => return Err(RecordError::NoProcess(pid)),
+                Err(error) => return Err(error.into()),
             }
         }
         targets.refresh(hierarchy);
