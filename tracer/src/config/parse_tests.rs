@@ -299,3 +299,23 @@ fn whatever_is_written_gives_settings_or_problems_with_lines() {
     let deep = format!("x = {}", "[".repeat(100_000));
     assert!(parse(&deep, &keys).is_err());
 }
+
+#[test]
+fn names_with_newlines_and_control_characters_are_told_in_one_line() {
+    let name = r#""a\n/etc/x.toml:1: good\u001b[2J""#;
+    for text in [
+        format!("{name} = 1"),
+        format!("[[on_event]]\n{name} = 1\non = [\"incident\"]\nshell = \"x\""),
+        format!("threshold = {{ {name} = 1 }}"),
+        format!("[[on_event]]\non = [{name}]\nshell = \"x\""),
+        format!("[[on_event]]\non = [\"incident\"]\nshell = \"x\"\ncgroup = {name}"),
+        format!("[[on_event]]\non = [\"incident\"]\nshell = \"x\"\ntimeout = {name}"),
+    ] {
+        for (_, told) in problems(&text) {
+            assert!(!told.contains(char::is_control), "{text}: {told:?}");
+        }
+    }
+    let (line, told) = problems(&format!("{name} = 1")).remove(0);
+    assert_eq!(line, 1);
+    assert!(told.contains(r"`a\n/etc/x.toml:1: good\x1b[2J`"), "{told}");
+}
