@@ -148,7 +148,7 @@ mod tests {
             again("a\x1b[31m\u{202e}b\n", 100),
             r"a\x1b[31m\xe2\x80\xaeb\n"
         );
-        assert_eq!(again("日本語", 2), "日本…");
+        assert_eq!(again("日本語", 2), "日…");
     }
 
     #[test]
