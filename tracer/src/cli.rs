@@ -239,6 +239,7 @@ pub struct GrowthArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct ThresholdArgs {
     /// Minutes of analysis to a minute of the clock: 60 judges minutes as if they were hours
+    /// [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub time_scale: Option<f64>,
 

@@ -4,8 +4,10 @@ use super::ring::{BLOCK_MINUTES, BLOCKS, RINGS, Ring, ring_minutes};
 use super::shape;
 use super::trend::{Slopes, kendall_variance, median, residuals, slope};
 
-/// How far beyond the slopes of the halves the interval of the rate reaches, in their distances.
-const HALVES: f64 = 2.5;
+/// How far beyond the faster half the interval of the rate reaches, in its distance from the rate.
+const FASTER: f64 = 2.5;
+/// The same beyond the slower half, as a power of its share of the rate: what rises in both halves rises.
+const SLOWER: i32 = 3;
 /// Error of a line over that of a parabola from which growth gets faster.
 const BENDS: f64 = 3.0;
 /// Half width of that interval at least, as a share of the rate.
@@ -70,6 +72,27 @@ pub fn track(
     known: &mut Option<Rated>,
 ) -> Option<Track> {
     let age = minute - onset;
+    let (rate, rate_low, rate_high) = since(rings, age, known)?;
+    let level = level(rings, rate)?;
+    let top = highest(rings, rate, level, room, age as f64);
+    let left = room.map_or(0.0, |room| (room - top) / rate);
+    let rise = daily_rise(rings.get(2)?, *BLOCK_MINUTES.get(2)?, rate, left, age);
+    let (top, level) = (top + rise, level + rise);
+    Some(Track {
+        rate,
+        rate_low,
+        rate_high,
+        top,
+        level,
+    })
+}
+
+/// The rate of the last `age` minutes in bytes a minute with its interval: the middle first.
+pub fn since(
+    rings: &[Ring; RINGS],
+    age: i64,
+    known: &mut Option<Rated>,
+) -> Option<(f64, f64, f64)> {
     let mut index = (0..RINGS)
         .find(|ring| ring_minutes(*ring) >= age)
         .unwrap_or(RINGS - 1);
@@ -87,19 +110,7 @@ pub fn track(
         rate: rate(ring, block, blocks),
     });
     *known = Some(rated);
-    let (rate, rate_low, rate_high) = rated.rate?;
-    let level = level(rings, rate)?;
-    let top = highest(rings, rate, level, room, age as f64);
-    let left = room.map_or(0.0, |room| (room - top) / rate);
-    let rise = daily_rise(rings.get(2)?, *BLOCK_MINUTES.get(2)?, rate, left, age);
-    let (top, level) = (top + rise, level + rise);
-    Some(Track {
-        rate,
-        rate_low,
-        rate_high,
-        top,
-        level,
-    })
+    rated.rate
 }
 
 /// Slope of the last `want` blocks in bytes a minute with its interval.
@@ -133,11 +144,12 @@ fn rate(ring: &Ring, block: i64, want: usize) -> Option<(f64, f64, f64)> {
     } else {
         (low, middle, high)
     };
+    let slower = (head.min(tail) / middle).min(1.0);
     let low = low
-        .min(middle - HALVES * (middle - head.min(tail)).max(0.0))
+        .min(middle * slower.powi(SLOWER))
         .min((1.0 - LEAST_SPREAD) * middle);
     let high = high
-        .max(middle + HALVES * (head.max(tail) - middle).max(0.0))
+        .max(middle + FASTER * (head.max(tail) - middle).max(0.0))
         .max((1.0 + LEAST_SPREAD) * middle);
     let block = block as f64;
     Some((middle / block, low / block, high / block))

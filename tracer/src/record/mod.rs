@@ -3,10 +3,11 @@
 //! Loads programs of its own, so that it works beside a running agent. Must not format profiles.
 
 mod output;
+mod progress;
 mod targets;
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
@@ -30,13 +31,14 @@ use crate::{
         limits::{CollectorLimits, Only},
         losses::StackLosses,
         profile::Profile,
-        service::{StackService, StackSizes},
+        service::StackService,
     },
     symbols::{Limits, Symbols},
 };
 
 use output::Format;
 pub use output::FormatArg;
+use progress::Progress;
 pub use targets::PodName;
 use targets::Targets;
 
@@ -61,9 +63,10 @@ const MOST_PATHS: usize = 4096;
 
 /// Arguments of `memtrace record`.
 #[derive(Debug, Clone, Args)]
+#[command(group = clap::ArgGroup::new("whose").required(true).multiple(true).args(["pid", "cgroup", "pod"]))]
 pub struct RecordArgs {
     /// Cgroups whose path matches, also those made meanwhile: '*' matches any characters, '/' included
-    #[arg(short, long, value_name = "GLOB", value_parser = cli::glob, required_unless_present_any = ["pid", "pod"])]
+    #[arg(short, long, value_name = "GLOB", value_parser = cli::glob)]
     pub cgroup: Option<GlobMatcher>,
 
     /// A process; may be repeated
@@ -78,7 +81,8 @@ pub struct RecordArgs {
     #[arg(short, long, default_value = "60s", value_parser = cli::duration)]
     pub duration: Duration,
 
-    /// Write to this file, as its name says: .svg (flame graph), .pb.gz (pprof), .folded, .json
+    /// Write to this file, as its name says: .svg (flame graph), .pb.gz (pprof), .folded (text: a line a
+    /// call path), .json (the first suspects)
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
@@ -91,7 +95,7 @@ pub struct RecordArgs {
     #[arg(long, default_value = "resident", value_name = "VIEW", value_parser = output::view)]
     pub view: View,
 
-    /// Print the heaviest call paths as a tree, also if a file is written
+    /// Print the heaviest call paths as a tree, also if a file is written; it is printed where there is none
     #[arg(long)]
     pub top: bool,
 
@@ -226,6 +230,7 @@ pub async fn run(args: RecordArgs) -> Result<(), RecordError> {
         progress.tell(started.elapsed(), service.sizes_now());
     }
     progress.end();
+    let recorded = started.elapsed();
     let raw = service.profile(targets.selection()).await;
     let sizes = service.sizes_now();
     drop(service);
@@ -248,7 +253,11 @@ pub async fn run(args: RecordArgs) -> Result<(), RecordError> {
         lost.iter().map(|(_, count)| count).sum(),
         MOST_PATHS,
     );
-    write(&args, &profile, file, stdout_format)
+    write(&args, &profile, file, stdout_format)?;
+    if let Some(why) = output::nothing(&profile, args.view, recorded) {
+        let _ = writeln!(io::stderr(), "memtrace: {why}");
+    }
+    Ok(())
 }
 
 /// Samples that were lost, by cause.
@@ -292,8 +301,9 @@ fn write(
         let written = size::bytes(bytes.len() as u64);
         let _ = writeln!(
             io::stderr(),
-            "memtrace: wrote {} ({written})",
-            path.display()
+            "memtrace: wrote {} ({written}): {}",
+            path.display(),
+            format.what(args.view)
         );
     }
     let stdout = |result: io::Result<()>| match result {
@@ -316,40 +326,4 @@ fn write(
         None => {}
     }
     Ok(())
-}
-
-/// One line on a terminal, rewritten.
-struct Progress {
-    duration: Duration,
-    shown: bool,
-}
-
-impl Progress {
-    fn new(duration: Duration) -> Self {
-        Self {
-            duration,
-            shown: io::stderr().is_terminal(),
-        }
-    }
-
-    fn tell(&self, elapsed: Duration, sizes: StackSizes) {
-        if !self.shown {
-            return;
-        }
-        let _ = write!(
-            io::stderr(),
-            "\r\x1b[Kmemtrace: recording {}s of {}s: {} processes, {} sampled pages, {} call paths; Ctrl-C ends it early",
-            elapsed.as_secs(),
-            self.duration.as_secs(),
-            sizes.address_spaces,
-            sizes.pages,
-            sizes.call_paths,
-        );
-    }
-
-    fn end(&self) {
-        if self.shown {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
 }
