@@ -12,7 +12,6 @@ mod picture;
 mod prometheus;
 mod read;
 mod report;
-pub(crate) use self::report::{nearness, statistics, weighed};
 mod table;
 
 use std::{

@@ -169,6 +169,7 @@ impl Judge {
         let accused = figures.passed && self.accusable;
         // A suspicion outlives a window in which the growth pauses.
         let rises = accused && self.surely_rises(index, &figures, now);
+        let goes_on = rises || figures.slope_low > 0.0;
         let Some(watch) = self.watch.get_mut(index) else {
             return;
         };
@@ -186,7 +187,7 @@ impl Judge {
             slope: f64::from(figures.slope),
             span: f64::from(figures.span),
         });
-        if rises && self.verified(&figures, &suspicion, scene) {
+        if goes_on && self.verified(&figures, &suspicion, scene) {
             self.confirm(index, scene);
         } else if self.onset.is_none() {
             self.onset = onset::find(&self.rings, index, now);

@@ -75,14 +75,17 @@ fn rate_and_time(
 ) {
     let hourly = MINUTES_PER_HOUR * 60_000.0 / frame.minute_ms;
     let tracked = verdict.state.is_leak().then(|| judge.track(room)).flatten();
-    let (low, mid, high) = tracked.map_or(
-        (
-            f64::from(figures.slope_low),
-            f64::from(figures.slope),
-            f64::from(figures.slope_high),
-        ),
-        |track| (track.rate_low, track.rate, track.rate_high),
+    let since_onset = tracked.map(|track| (track.rate_low, track.rate, track.rate_high));
+    let of_window = (
+        f64::from(figures.slope_low),
+        f64::from(figures.slope),
+        f64::from(figures.slope_high),
     );
+    // One of them made it a leak.
+    let (low, mid, high) = match since_onset {
+        Some(since_onset) if since_onset.0 > 0.0 || of_window.0 <= 0.0 => since_onset,
+        _ => of_window,
+    };
     if mid.is_finite() && mid > 0.0 {
         verdict.rate_bytes_per_hour = Some(Estimate {
             low: low * hourly,

@@ -333,9 +333,7 @@ fn figures(facts: &Facts, names: Option<&Names>, zone: &Zone) -> Vec<(&'static s
         add("grows since", verdict::since(leak, zone));
         add("to the limit", leak.time_to_limit_s.map(verdict::time_left));
         add("evidence", leak.evidence.as_ref().map(verdict::evidence));
-        for (holds, label) in [(false, "rejected"), (true, "not excluded")] {
-            let weighed = leak.considered.iter().filter(|one| one.holds == holds);
-            let weighed: Vec<String> = weighed.map(verdict::weighed).collect();
+        for (label, weighed) in verdict::weighed_by_outcome(&leak.considered) {
             add(label, (!weighed.is_empty()).then(|| weighed.join("; ")));
         }
     }
