@@ -4,10 +4,8 @@ use super::ring::{BLOCK_MINUTES, BLOCKS, RINGS, Ring, ring_minutes};
 use super::shape;
 use super::trend::{Slopes, kendall_variance, median, residuals, slope};
 
-/// How far beyond the faster half the interval of the rate reaches, in its distance from the rate.
-const FASTER: f64 = 2.5;
-/// The same beyond the slower half, as a power of its share of the rate: what rises in both halves rises.
-const SLOWER: i32 = 3;
+/// How far beyond the slopes of the halves the interval of the rate reaches, in their distances.
+const HALVES: f64 = 2.5;
 /// Error of a line over that of a parabola from which growth gets faster.
 const BENDS: f64 = 3.0;
 /// Half width of that interval at least, as a share of the rate.
@@ -144,12 +142,11 @@ fn rate(ring: &Ring, block: i64, want: usize) -> Option<(f64, f64, f64)> {
     } else {
         (low, middle, high)
     };
-    let slower = (head.min(tail) / middle).min(1.0);
     let low = low
-        .min(middle * slower.powi(SLOWER))
+        .min(middle - HALVES * (middle - head.min(tail)).max(0.0))
         .min((1.0 - LEAST_SPREAD) * middle);
     let high = high
-        .max(middle + FASTER * (head.max(tail) - middle).max(0.0))
+        .max(middle + HALVES * (head.max(tail) - middle).max(0.0))
         .max((1.0 + LEAST_SPREAD) * middle);
     let block = block as f64;
     Some((middle / block, low / block, high / block))

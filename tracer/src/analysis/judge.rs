@@ -167,9 +167,8 @@ impl Judge {
         }
         let is_new = watch.suspicion.is_none();
         let accused = figures.passed && self.accusable;
-        // A suspicion outlives a window in which the growth pauses.
+        // A suspicion outlives a time in which the growth pauses.
         let rises = accused && self.surely_rises(index, &figures, now);
-        let goes_on = rises || figures.slope_low > 0.0;
         let Some(watch) = self.watch.get_mut(index) else {
             return;
         };
@@ -187,7 +186,7 @@ impl Judge {
             slope: f64::from(figures.slope),
             span: f64::from(figures.span),
         });
-        if goes_on && self.verified(&figures, &suspicion, scene) {
+        if rises && self.verified(&figures, &suspicion, scene) {
             self.confirm(index, scene);
         } else if self.onset.is_none() {
             self.onset = onset::find(&self.rings, index, now);
@@ -197,15 +196,19 @@ impl Judge {
         self.climb = Some((from.min(start), to.max(floor)));
     }
 
-    /// Whether the rate that would be told lies above zero with its whole interval.
+    /// Whether a rate can be told that lies above zero with its whole interval: that of the window, or that
+    /// since the onset.
     fn surely_rises(&mut self, index: usize, figures: &Figures, now: i64) -> bool {
+        if figures.slope_low > 0.0 {
+            return true;
+        }
         let onset = match self.confirmed {
             Some(_) => self.onset,
             None => onset::find(&self.rings, index, now),
         };
         let since =
             onset.and_then(|onset| eta::since(&self.rings, now - onset.minute, &mut self.rated));
-        since.map_or(f64::from(figures.slope_low), |(_, low, _)| low) > 0.0
+        since.is_some_and(|(_, low, _)| low > 0.0)
     }
 
     /// Whether the growth went on as the suspicion predicted, or there is no time to wait for that.

@@ -81,18 +81,23 @@ fn rate_and_time(
         f64::from(figures.slope),
         f64::from(figures.slope_high),
     );
-    // One of them made it a leak.
-    let (low, mid, high) = match since_onset {
-        Some(since_onset) if since_onset.0 > 0.0 || of_window.0 <= 0.0 => since_onset,
-        _ => of_window,
+    let rate = match since_onset {
+        // So much it rose at least in the window.
+        Some((low, mid, high)) if low <= 0.0 && of_window.0 > 0.0 => {
+            Some((of_window.0.min(mid), mid, high.max(of_window.2)))
+        }
+        Some(since_onset) => Some(since_onset),
+        None => Some(of_window),
     };
-    if mid.is_finite() && mid > 0.0 {
-        verdict.rate_bytes_per_hour = Some(Estimate {
-            low: low * hourly,
-            mid: mid * hourly,
-            high: Some(high * hourly),
-        });
-    }
+    // A verdict that is held over a pause has no rate meanwhile.
+    let is_leak = verdict.state.is_leak();
+    let rate =
+        rate.filter(|(low, mid, _)| mid.is_finite() && *mid > 0.0 && (*low > 0.0 || !is_leak));
+    verdict.rate_bytes_per_hour = rate.map(|(low, mid, high)| Estimate {
+        low: low * hourly,
+        mid: mid * hourly,
+        high: Some(high * hourly),
+    });
     let (Some(track), Some(room), Some(limit_bytes)) = (tracked, room, frame.limit) else {
         return;
     };

@@ -47,7 +47,7 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
-    #[error("not permitted to ask the agent on {}\nrun it as root, as the agent is", socket.display())]
+    #[error("not permitted to ask the agent on {}\nrun it as root (with sudo), as the agent is", socket.display())]
     NotPermitted { socket: PathBuf },
     #[error("{message}")]
     Refused {

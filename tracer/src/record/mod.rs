@@ -20,9 +20,10 @@ use crate::{
     agent::signals::Signals,
     cli,
     export::profile::View,
-    host::{CgroupHierarchy, HostError, ProcRoot},
+    host::{CgroupHierarchy, HostError, ProcRoot, pattern::cgroup_glob},
     identity::{
         options::{NamingArgs, NamingError, Process},
+        pod_name::{self, NamespacedPod},
         sources::SourcesError,
     },
     loader::{LoadError, Loader, Options},
@@ -39,7 +40,6 @@ use crate::{
 use output::Format;
 pub use output::FormatArg;
 use progress::Progress;
-pub use targets::PodName;
 use targets::Targets;
 
 /// Shown below the help.
@@ -65,8 +65,9 @@ const MOST_PATHS: usize = 4096;
 #[derive(Debug, Clone, Args)]
 #[command(group = clap::ArgGroup::new("whose").required(true).multiple(true).args(["pid", "cgroup", "pod"]))]
 pub struct RecordArgs {
-    /// Cgroups whose path matches, also those made meanwhile: '*' matches any characters, '/' included
-    #[arg(short, long, value_name = "GLOB", value_parser = cli::glob)]
+    /// Cgroups whose path matches, also those made meanwhile: '*' matches any characters, '/' included; a
+    /// name without '/' is found at any depth
+    #[arg(short, long, value_name = "GLOB", value_parser = cgroup_glob)]
     pub cgroup: Option<GlobMatcher>,
 
     /// A process; may be repeated
@@ -74,8 +75,8 @@ pub struct RecordArgs {
     pub pid: Vec<u32>,
 
     /// A pod of this node, by namespace and name
-    #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with = "cgroup", value_parser = targets::pod)]
-    pub pod: Option<PodName>,
+    #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with = "cgroup", value_parser = pod_name::parse_namespaced)]
+    pub pod: Option<NamespacedPod>,
 
     /// Record this long, or until Ctrl-C: 60s, 10m, 2h
     #[arg(short, long, default_value = "60s", value_parser = cli::duration)]
@@ -127,10 +128,8 @@ pub enum RecordError {
     Host(#[from] HostError),
     #[error("no process {0}: it has ended, or is of another PID namespace")]
     NoProcess(u32),
-    #[error(
-        "no cgroup matches; list them with `memtrace run --output json -d 1s`, or see /sys/fs/cgroup"
-    )]
-    NoCgroup,
+    #[error("{0}")]
+    NoCgroup(String),
     #[error(transparent)]
     Naming(#[from] NamingError),
     #[error(transparent)]
@@ -138,7 +137,7 @@ pub enum RecordError {
     #[error(
         "no cgroup of pod {0} on this node, as far as names are known; `memtrace doctor` says who names containers"
     )]
-    NoPod(PodName),
+    NoPod(NamespacedPod),
     #[error("page faults come without the address that was touched: {0}")]
     NoFaultHook(String),
     #[error("nothing says what to write to {}: name it .svg, .pb.gz, .folded or .json, or give --format", .0.display())]
