@@ -51,8 +51,8 @@ fn what_a_kill_freed_is_not_called_given_back() {
     assert!(told.contains("verdict now: reclaimed by a kill"), "{told}");
     assert!(!told.contains("class=\"state reclaimed\""), "{told}");
     facts.incidents.clear();
-    assert!(of(&facts).contains("class=\"state reclaimed\""));
-    let story = story::report(facts, &Zone::utc());
+    assert!(page(facts.clone()).contains("class=\"state reclaimed\""));
+    let story = report(facts);
     assert!(
         story.conclusion.contains("given back"),
         "{}",
