@@ -13,6 +13,8 @@ use super::verdict::{
 const LONGEST_SECONDS: f64 = 366.0 * 86_400.0;
 /// Share of the limit that is free again after it was reached.
 const GIVEN_BACK: f64 = 0.1;
+/// Lower end of a rate that is known to be above zero and no more, as a share of it.
+const LEAST_SHARE: f64 = 0.1;
 const MINUTES_PER_HOUR: f64 = 60.0;
 
 /// What a report needs beside the signals.
@@ -82,10 +84,12 @@ fn rate_and_time(
         f64::from(figures.slope_high),
     );
     let rate = match since_onset {
-        // So much it rose at least in the window.
-        Some((low, mid, high)) if low <= 0.0 && of_window.0 > 0.0 => {
-            Some((of_window.0.min(mid), mid, high.max(of_window.2)))
-        }
+        // It rises in the window, how little is not known since the onset.
+        Some((low, mid, high)) if low <= 0.0 && of_window.0 > 0.0 => Some((
+            of_window.0.min(LEAST_SHARE * mid),
+            mid,
+            high.max(of_window.2),
+        )),
         Some(since_onset) => Some(since_onset),
         None => Some(of_window),
     };
