@@ -99,7 +99,7 @@ fn a_suspicion_tells_rate_onset_limit_evidence_and_what_was_rejected() {
     evidence: the floor is at 300M and rose by 72.0M, as a line, in 6h00m (60 blocks, scatter 307K, swing 0B); \
 headroom -1.0M; trend Z 9.25, line R² 0.98, autocorrelation 0.10; 2 starts before it ended growing too
     rejected: slowing down (the later part rose 0.97 times as fast as before; slowing is below 0.50)
-    not excluded: growth that ends soon (10 % of what verifies that it goes on was seen)
+    possible: growth that ends soon (10 % of what verifies that it goes on was seen)
 "
     );
 }

@@ -55,7 +55,7 @@ fn a_leak_is_told_with_all_that_it_rests_on() {
         "to the limit  4h52m (4h26m or more), its own limit of 512M",
         "evidence      the floor is at",
         "rejected      noise (growth is 90 times the scatter",
-        "not excluded  growth that ends soon (50 % of",
+        "possible      growth that ends soon (50 % of",
         "who           python3 (pid 31001), 97 % of the growth: +90.0M in 1h30m",
         "code          leak < serve < main: 61.0M ±6.0M resident, grew 20.0M ±2.0M",
     ] {

@@ -253,7 +253,7 @@ pub async fn run(args: RecordArgs) -> Result<(), RecordError> {
         MOST_PATHS,
     );
     write(&args, &profile, file, stdout_format)?;
-    if let Some(why) = output::nothing(&profile, args.view, recorded) {
+    if let Some(why) = output::nothing(&profile, args.view, recorded, args.sample) {
         let _ = writeln!(io::stderr(), "memtrace: {why}");
     }
     Ok(())

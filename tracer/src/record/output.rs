@@ -121,7 +121,14 @@ pub(super) fn write(
 }
 
 /// Why a profile is empty, and what to do about it; `None` if it is not.
-pub(super) fn nothing(profile: &Profile, view: View, recorded: Duration) -> Option<String> {
+///
+/// `one_in`: pages of which one was sampled.
+pub(super) fn nothing(
+    profile: &Profile,
+    view: View,
+    recorded: Duration,
+    one_in: u64,
+) -> Option<String> {
     if total(profile, view).bytes > 0.0 {
         return None;
     }
@@ -140,8 +147,7 @@ pub(super) fn nothing(profile: &Profile, view: View, recorded: Duration) -> Opti
         ),
         View::Resident | View::Growth | View::Touched => format!(
             "no page was sampled in {after}: memory that was there before is not seen, only new pages are, \
-             and one in {} of them is sampled; record longer with -d, under load, or with --sample 1",
-            profile.pages_per_sample
+             and one in {one_in} of them is sampled; record longer with -d, under load, or with --sample 1"
         ),
     })
 }
@@ -236,6 +242,7 @@ mod tests {
                 &profile(Kind::Resident, touched, resident, growth),
                 view,
                 minute,
+                64,
             )
         };
         assert_eq!(of(9.0, 5.0, 1.0, View::Growth), None);
@@ -253,8 +260,8 @@ mod tests {
             );
         }
         let mapped = profile(Kind::Mapped, 0.0, 9.0, 0.0);
-        assert_eq!(nothing(&mapped, View::Mapped, minute), None);
-        let told = nothing(&mapped, View::Resident, minute).unwrap();
+        assert_eq!(nothing(&mapped, View::Mapped, minute, 64), None);
+        let told = nothing(&mapped, View::Resident, minute, 64).unwrap();
         assert!(told.contains("no page was sampled in 1m00s"), "{told}");
     }
 

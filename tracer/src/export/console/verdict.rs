@@ -135,9 +135,9 @@ pub fn evidence(evidence: &Evidence) -> String {
     text
 }
 
-/// What was weighed: first what was rejected, then what is not excluded, each with its heading.
+/// What was weighed: first what was rejected, then what is possible, each with its heading.
 pub fn weighed_by_outcome(considered: &[Considered]) -> [(&'static str, Vec<String>); 2] {
-    [(false, "rejected"), (true, "not excluded")].map(|(holds, heading)| {
+    [(false, "rejected"), (true, "possible")].map(|(holds, heading)| {
         let those = considered.iter().filter(|one| one.holds == holds);
         (heading, those.map(weighed).collect())
     })
@@ -284,6 +284,6 @@ mod tests {
             )
         );
         let told = "growth that ends soon (40 % of what verifies that it goes on was seen)";
-        assert_eq!(open, ("not excluded", vec![told.to_owned()]));
+        assert_eq!(open, ("possible", vec![told.to_owned()]));
     }
 }
