@@ -48,7 +48,7 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
-    #[error("not permitted to ask the agent on {}\nrun it as root, as the agent is", socket.display())]
+    #[error("not permitted to ask the agent on {}\nrun it as root (with sudo), as the agent is", socket.display())]
     NotPermitted { socket: PathBuf },
     #[error(
         "what listens on {} is of user {user}, neither root nor you: it was asked nothing\n\

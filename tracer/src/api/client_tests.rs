@@ -46,7 +46,7 @@ fn the_client_reads_what_the_server_tells() {
     assert_eq!(client.agent().unwrap(), agent());
     let query = CgroupQuery {
         selection: Selection {
-            glob: Some(crate::cli::glob("/[12]").unwrap()),
+            glob: Some(crate::host::pattern::glob("/[12]").unwrap()),
             ..Selection::default()
         },
         limit: 1,

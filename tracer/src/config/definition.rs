@@ -108,6 +108,14 @@ impl Key {
             .collect()
     }
 
+    /// What holds where clap knows no default and nothing is given, as the help says it; `None`: nothing.
+    pub fn told_default(&self) -> Option<String> {
+        let help = self.arg.get_help()?.to_string();
+        let (_, rest) = help.split_once("[default: ")?;
+        let (told, _) = rest.split_once(']')?;
+        Some(told.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
     /// Checks a value as the flag would.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use toml::{
 use crate::{
     actions::{Argument, Rule, Run, Trigger, facts::IN_ARGUMENTS},
     cli,
+    host::pattern::{cgroup_glob, glob},
     incident::Kind,
 };
 
@@ -226,9 +227,11 @@ impl Reader<'_> {
 
     fn glob(&mut self, key: &str) -> Option<GlobMatcher> {
         let text = self.line(key)?;
-        cli::glob(&text)
-            .map_err(|error| self.wrong(key, &error))
-            .ok()
+        let read = match key {
+            "cgroup" => cgroup_glob,
+            _ => glob,
+        };
+        read(&text).map_err(|error| self.wrong(key, &error)).ok()
     }
 
     fn duration(&mut self, key: &str) -> Option<Duration> {

@@ -18,6 +18,19 @@ fn values(text: &str, key: &str) -> Vec<String> {
 }
 
 #[test]
+fn values_of_otlp_are_checked_also_where_nothing_is_sent() {
+    for (line, part) in [
+        ("otlp_timeout_ms = \"MS\"", "milliseconds"),
+        ("otlp_interval_ms = 0", "milliseconds"),
+        ("otlp_protocol = \"PROTOCOL\"", "http/protobuf"),
+        ("otlp_compression = \"NAME\"", "zstd"),
+    ] {
+        let (at, text) = problems(line)[0].clone();
+        assert!(at == 1 && text.contains(part), "{line}: {text}");
+    }
+}
+
+#[test]
 fn values_are_taken_as_the_flags_take_them() {
     assert_eq!(values("interval = \"2s\"", "interval"), ["2s"]);
     assert_eq!(values("stack_samples = 1_000", "stack_samples"), ["1000"]);

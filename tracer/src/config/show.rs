@@ -37,11 +37,7 @@ pub fn text(layers: &Layers, out: &mut dyn Write) -> io::Result<()> {
             Some(value) => format!("{name} = {value}"),
             None => format!("#{name}"),
         };
-        writeln!(
-            out,
-            "{line:<COLUMN$} # {}",
-            origin(layers, &effective.origin)
-        )?;
+        writeln!(out, "{line:<COLUMN$} # {}", origin(layers, effective))?;
     }
     for rule in &layers.rules {
         writeln!(out, "# on_event {:?}: {}", rule.name, summary(rule))?;
@@ -62,6 +58,8 @@ pub fn json(layers: &Layers, out: &mut dyn Write) -> io::Result<()> {
         key: &'a str,
         /// `null`: not set.
         value: serde_json::Value,
+        /// In words, what holds where it is not set.
+        default: Option<String>,
         source: &'static str,
         /// Of the file.
         line: Option<usize>,
@@ -85,6 +83,10 @@ pub fn json(layers: &Layers, out: &mut dyn Write) -> io::Result<()> {
         Value {
             key: &effective.key.name,
             value: json_value(effective),
+            default: match effective.origin {
+                Origin::Unset => effective.key.told_default(),
+                _ => None,
+            },
             source,
             line,
             variable,
@@ -112,9 +114,12 @@ fn shown(bytes: &[u8]) -> String {
     escape::display(bytes, MOST_CHARS)
 }
 
-fn origin(layers: &Layers, origin: &Origin) -> String {
-    match origin {
-        Origin::Unset => "not set".to_owned(),
+fn origin(layers: &Layers, effective: &Effective) -> String {
+    match &effective.origin {
+        Origin::Unset => match effective.key.told_default() {
+            Some(told) => format!("default: {told}"),
+            None => "not set".to_owned(),
+        },
         Origin::Default => "default".to_owned(),
         Origin::File { line } => {
             let path = layers.path.as_deref();

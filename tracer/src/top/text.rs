@@ -17,27 +17,24 @@ pub fn width(text: &str) -> usize {
 /// At most `columns` wide; where that is too narrow, `…` stands for a part in the middle, since the end of a
 /// name says more than its beginning.
 pub fn fit(text: &str, columns: usize) -> String {
-    let text = escape::again(text, MOST_CHARS);
-    if width(&text) <= columns {
-        return text;
-    }
-    let Some(room) = columns.checked_sub(1) else {
-        return String::new();
-    };
-    let span = Span::raw(text.as_str());
-    let pieces: Vec<&str> = span
-        .styled_graphemes(Style::default())
-        .map(|grapheme| grapheme.symbol)
-        .collect();
-    let head = within(pieces.iter().copied(), room / 3);
-    let head_columns: usize = head.iter().map(|piece| columns_of(piece)).sum();
-    let mut tail = within(pieces.iter().rev().copied(), room - head_columns);
-    tail.reverse();
-    format!("{}…{}", head.concat(), tail.concat())
+    cut(text, columns, |pieces, room| {
+        let head = within(pieces.iter().copied(), room / 3);
+        let head_columns: usize = head.iter().map(|piece| columns_of(piece)).sum();
+        let mut tail = within(pieces.iter().rev().copied(), room - head_columns);
+        tail.reverse();
+        format!("{}…{}", head.concat(), tail.concat())
+    })
 }
 
 /// The beginning of `text`, `…` last where it was cut.
 pub fn head(text: &str, columns: usize) -> String {
+    cut(text, columns, |pieces, room| {
+        within(pieces.iter().copied(), room).concat() + "…"
+    })
+}
+
+/// Made safe; where it is wider than `columns`, `shorten` has its pieces and the columns beside an `…`.
+fn cut(text: &str, columns: usize, shorten: impl Fn(&[&str], usize) -> String) -> String {
     let text = escape::again(text, MOST_CHARS);
     if width(&text) <= columns {
         return text;
@@ -47,8 +44,8 @@ pub fn head(text: &str, columns: usize) -> String {
     };
     let span = Span::raw(text.as_str());
     let pieces = span.styled_graphemes(Style::default());
-    let head = within(pieces.map(|grapheme| grapheme.symbol), room);
-    head.concat() + "…"
+    let pieces: Vec<&str> = pieces.map(|grapheme| grapheme.symbol).collect();
+    shorten(&pieces, room)
 }
 
 /// As [`fit`], filled with spaces on the right.
