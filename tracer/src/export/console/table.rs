@@ -360,7 +360,8 @@ mod tests {
             effective_limit: None,
             heap: None,
             reclaim: None,
-            lifecycle: None,
+            execs: None,
+            exits: None,
             oom_kills: None,
             rates: Rates {
                 growth_bytes_per_second: Some(growth),
