@@ -9,6 +9,7 @@ mod bench;
 mod deps;
 mod dist;
 mod ebpf;
+mod fuzz;
 mod leaks;
 mod process;
 mod run;
@@ -46,6 +47,8 @@ enum Command {
     Run(run::Args),
     /// Build the Debian package
     Dist(dist::Args),
+    /// Fuzz every parser of untrusted bytes
+    Fuzz(fuzz::Args),
     /// Measure what tracing costs, and write docs/benchmarks.md
     Bench(bench::Args),
     /// A load that `bench` measures
@@ -79,6 +82,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Test(args) => test::run(&workspace()?, &args),
         Command::Dist(args) => dist::run(&workspace()?, &args),
         Command::Run(args) => run::run(&workspace()?, &args),
+        Command::Fuzz(args) => fuzz::run(&workspace()?, &args),
         Command::Bench(args) => bench::run(&workspace()?, &args),
         Command::BenchLoad(args) => bench::load::run(&args),
         Command::Leaks(args) => leaks::run(&workspace()?, &args),

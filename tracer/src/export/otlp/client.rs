@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::config::{Protocol, Target};
+use crate::host::escape;
 pub(super) use grpc::channel;
 pub(super) use http::{client as http_client, read as read_answer};
 pub(super) use retry::{Backoff, Verdict};
@@ -281,7 +282,7 @@ fn printable(text: &str) -> String {
     const MAX_CHARS: usize = 200;
     let safe = text.replace(char::is_control, " ");
     let words: Vec<&str> = safe.split_whitespace().collect();
-    words.join(" ").chars().take(MAX_CHARS).collect()
+    escape::assured(&words.join(" "), MAX_CHARS).into_owned()
 }
 
 fn reason(message: &str) -> String {
@@ -302,6 +303,14 @@ mod tests {
         ExportLogsPartialSuccess, ExportLogsServiceResponse,
     };
     use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
+
+    #[test]
+    fn what_a_backend_says_cannot_turn_the_line_around() {
+        assert_eq!(
+            printable("a\u{202e}b\n\u{200b}c\x1b[2J"),
+            "a\u{fffd}b \u{fffd}c [2J"
+        );
+    }
 
     #[test]
     fn requests_stay_under_the_limit_and_lose_nothing() {
