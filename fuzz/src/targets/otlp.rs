@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use memtrace::export::otlp::client::{Answer, Delivery, Logs, Metrics, Profiles};
+use memtrace::{
+    export::otlp::client::{Answer, Delivery, Logs, Metrics, Profiles},
+    grpc_answer,
+};
 use tonic::Status;
 
 use crate::promise;
@@ -20,7 +23,8 @@ pub fn run(data: &[u8]) {
     let [high, low, how, rest @ ..] = data else {
         return;
     };
-    let (headers, body) = headers(rest);
+    let (mut headers, body) = headers(rest);
+    grpc_answer::repair(&mut headers);
     let status = StatusCode::from_u16(u16::from_be_bytes([*high, *low]));
     let of_grpc = Status::from_header_map(&headers);
     let answer = match (how & 4 == 0, status, &of_grpc) {

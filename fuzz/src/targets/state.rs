@@ -3,7 +3,13 @@
 //! The first byte says which. What follows is laid out as the agent reads it: layout and checksum, which
 //! chance would never find, are those of this build.
 
-use std::{cell::LazyCell, fs, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    cell::LazyCell,
+    fs,
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+    time::SystemTime,
+};
 
 use memtrace::{
     analysis::Thresholds,
@@ -20,6 +26,10 @@ const NOW: growth::Moment = growth::Moment {
     sample_ms: 1_000_000_000,
     to_unix_ms: 1_700_000_000_000,
 };
+/// Takes a while to make.
+static GROWTH_LAYOUT: LazyLock<u32> = LazyLock::new(Growth::layout);
+static TIMELINES_LAYOUT: LazyLock<u32> =
+    LazyLock::new(|| shards::fingerprint(&Timelines::layout()));
 const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 const INTERVAL_MS: i64 = 5000;
 const MOST_CGROUPS: usize = 16;
@@ -47,7 +57,7 @@ fn shard(layout: u32, state: &[u8]) -> Vec<u8> {
 }
 
 fn of_growth(state: &[u8]) {
-    let layout = Growth::layout();
+    let layout = *GROWTH_LAYOUT;
     let Some((boot, restored)) = shards::decode::<GrowthShard>(layout, &shard(layout, state))
     else {
         return;
@@ -63,7 +73,7 @@ fn of_growth(state: &[u8]) {
 }
 
 fn of_timelines(state: &[u8]) {
-    let layout = shards::fingerprint(&Timelines::layout());
+    let layout = *TIMELINES_LAYOUT;
     let Some((boot, shared, kept)) = shards::decode::<TimelineShard>(layout, &shard(layout, state))
     else {
         return;
