@@ -9,10 +9,7 @@ use futures_util::{TryFutureExt as _, future::MapOk};
 use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt as _;
 use hyper::body::Frame;
-use tonic::{
-    body::Body,
-    metadata::{Binary, MetadataValue},
-};
+use tonic::{body::Body, metadata::MetadataMap};
 use tower::Service;
 
 const DETAILS: &str = "grpc-status-details-bin";
@@ -53,15 +50,11 @@ fn repaired(mut response: Response<Body>) -> Response<Body> {
 
 /// Takes details that are no base64 out of headers or trailers.
 pub fn repair(headers: &mut HeaderMap) {
-    let is_sound = |value: &[u8]| {
-        // By the decoder that the library has.
-        let value = MetadataValue::<Binary>::try_from(value);
-        value.is_ok_and(|value| value.to_bytes().is_ok())
-    };
-    let all_sound = headers
-        .get_all(DETAILS)
-        .iter()
-        .all(|value| is_sound(value.as_bytes()));
+    // By the decoder that the library has.
+    let metadata = MetadataMap::from_headers(std::mem::take(headers));
+    let mut details = metadata.get_all_bin(DETAILS).iter();
+    let all_sound = details.all(|details| details.to_bytes().is_ok());
+    *headers = metadata.into_headers();
     if !all_sound {
         headers.remove(DETAILS);
     }
