@@ -33,6 +33,7 @@ mod otlp_profiles;
 mod otlp_tls;
 mod reclaim;
 mod report;
+mod security;
 mod stacks_agent;
 mod stacks_exact;
 mod stacks_hostile;

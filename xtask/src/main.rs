@@ -6,6 +6,8 @@ mod apt;
 mod artifacts;
 mod backends;
 mod bench;
+mod cargo_program;
+mod deny;
 mod deps;
 mod dist;
 mod ebpf;
@@ -13,7 +15,10 @@ mod fuzz;
 mod leaks;
 mod process;
 mod run;
+mod soak;
 mod test;
+#[cfg(test)]
+mod unsafe_code;
 mod vm;
 mod workspace;
 
@@ -43,6 +48,8 @@ enum Command {
     Vm(vm::Args),
     /// Run every check and test of the project
     Test(test::Args),
+    /// Check licences, sources and doubles of all dependencies by deny.toml
+    Deny(deny::Args),
     /// Build memtrace and start it on this host
     Run(run::Args),
     /// Build the Debian package
@@ -54,6 +61,8 @@ enum Command {
     /// A load that `bench` measures
     #[command(hide = true)]
     BenchLoad(bench::load::Args),
+    /// Make and destroy thousands of containers beside one agent, to see that nothing of it grows
+    Soak(soak::Args),
     /// Compare the leak analysis with other rules on simulated containers, and write docs/leaks.md
     Leaks(leaks::Args),
 }
@@ -80,11 +89,13 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Ebpf(args) => ebpf::run(&workspace()?, &args),
         Command::Vm(args) => vm::run(&workspace()?, &args),
         Command::Test(args) => test::run(&workspace()?, &args),
+        Command::Deny(args) => deny::run(&workspace()?, &args),
         Command::Dist(args) => dist::run(&workspace()?, &args),
         Command::Run(args) => run::run(&workspace()?, &args),
         Command::Fuzz(args) => fuzz::run(&workspace()?, &args),
         Command::Bench(args) => bench::run(&workspace()?, &args),
         Command::BenchLoad(args) => bench::load::run(&args),
+        Command::Soak(args) => soak::run(&workspace()?, &args),
         Command::Leaks(args) => leaks::run(&workspace()?, &args),
     }
 }

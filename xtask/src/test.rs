@@ -9,7 +9,7 @@ use anyhow::{Context, Error, Result};
 use crate::deps::{self, Purpose};
 use crate::process::{self, progress};
 use crate::workspace::Workspace;
-use crate::{artifacts, backends, ebpf, fuzz, vm};
+use crate::{artifacts, backends, deny, ebpf, fuzz, vm};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, Clone, clap::Args)]
@@ -34,6 +34,7 @@ const FULL: &[Step] = &[
     ("format", format),
     ("lints", lints),
     ("unit tests", unit_tests),
+    ("dependencies", dependencies),
     ("BPF object", bpf_object),
     ("deployment", deployment),
     ("fuzzing", fuzzing),
@@ -121,6 +122,10 @@ fn lints(workspace: &Workspace) -> Result<()> {
 fn unit_tests(workspace: &Workspace) -> Result<()> {
     let arguments = ["test", "--workspace", "--exclude", "memtrace-tests"];
     process::check(workspace.cargo().args(arguments))
+}
+
+fn dependencies(workspace: &Workspace) -> Result<()> {
+    deny::run(workspace, &deny::Args::default())
 }
 
 fn bpf_object(workspace: &Workspace) -> Result<()> {
