@@ -1,6 +1,6 @@
 //! `memtrace leaks`: what leaks now, as the running agent judges it, with what that rests on.
 
-mod block;
+pub mod block;
 
 use std::io::{self, Write};
 

@@ -23,6 +23,7 @@ pub mod config;
 pub mod doctor;
 pub mod export;
 pub mod growth;
+pub mod grpc_answer;
 pub mod host;
 pub mod identity;
 pub mod incident;

@@ -19,7 +19,7 @@ mod hostile_tests;
 pub mod parameters;
 pub mod query;
 pub mod records;
-mod route;
+pub mod route;
 pub mod rows;
 pub mod server;
 pub mod socket;

@@ -16,7 +16,7 @@ mod metrics;
 mod profiles;
 mod report;
 mod slot;
-mod spool;
+pub mod spool;
 #[cfg(test)]
 mod tests;
 
