@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -66,6 +67,24 @@ impl Agent {
     ) -> Result<Self> {
         let only = |command: &mut Command| capability::only(command, capabilities);
         Self::run(arguments, environment, only)
+    }
+
+    /// The same by a parent that ignores SIGCHLD and blocks SIGTERM, both of which an exec keeps.
+    pub fn start_deaf(arguments: &[&str]) -> Result<Self> {
+        let deafen = || {
+            let mut terminate = SigSet::empty();
+            terminate.add(Signal::SIGTERM);
+            terminate.thread_block()?;
+            let ignored = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+            // SAFETY: what is ignored runs no code.
+            unsafe { sigaction(Signal::SIGCHLD, &ignored) }?;
+            Ok(())
+        };
+        Self::run(arguments, &[], |command| {
+            // SAFETY: only system calls, which are safe after fork.
+            unsafe { command.pre_exec(deafen) };
+            Ok(())
+        })
     }
 
     /// The same with system calls of these kinds refused as `refuses` says.

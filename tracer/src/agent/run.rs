@@ -33,6 +33,7 @@ use crate::{
     export::prometheus::Endpoint,
     host::{
         hierarchy::CgroupHierarchy,
+        pattern::unmatched,
         process::{ProcRoot, ticks, ticks_per_second},
     },
     identity::facts::KnownPlace,
@@ -161,6 +162,13 @@ impl Agent {
         };
         let hierarchy =
             CgroupHierarchy::detect(&ProcRoot::default(), config.cgroup_root.as_deref())?;
+        let unmatched = config
+            .cgroup
+            .as_ref()
+            .and_then(|glob| unmatched(&hierarchy, glob));
+        if let Some(unmatched) = unmatched {
+            log::warn!("{unmatched}");
+        }
         stacks::fit(&mut config, &hierarchy);
         let mode = hierarchy.mode;
         let most = config.kernel.max_cgroups as usize;

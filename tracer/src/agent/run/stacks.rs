@@ -123,7 +123,7 @@ impl Agent {
         stacks.is_some_and(|stacks| stacks.is_expecting(&incident.id))
     }
 
-    /// What the victims had, or else what their cgroup had when it was looked at last.
+    /// What the victims had when they were killed, or else when their cgroup was looked at last.
     pub(super) fn add_stacks(&mut self, incident: &mut Incident) {
         let Some(stacks) = &mut self.stacks else {
             return;
@@ -131,7 +131,8 @@ impl Agent {
         let mut found = stacks.of_incident(&incident.id);
         if found.is_empty() {
             let cgroup = incident.victims.first().and_then(|victim| victim.cgroup_id);
-            found = cgroup.map(|id| stacks.of_cgroup(id)).unwrap_or_default();
+            let before = cgroup.map(|id| stacks.of_victims(id, &incident.victims));
+            found = before.unwrap_or_default();
         }
         if !found.is_empty() {
             incident.evidence.stacks = found;
