@@ -10,6 +10,7 @@ use memtrace::{
         assembly::{Assembler, HostFacts, Surroundings},
     },
     kernel::fields::OomConstraints,
+    moment::Zone,
     probes::{lifecycle, oom, stack},
 };
 use memtrace_ebpf::oom::{ARGS_LEN, EXECUTABLE_LEN, MOST_LEVELS};
@@ -26,7 +27,7 @@ struct Host;
 
 impl Surroundings for Host {
     fn cgroup(&self, id: u64) -> Option<String> {
-        (id % 4 != 0).then(|| format!("/cgroup-{id}"))
+        (!id.is_multiple_of(4)).then(|| format!("/cgroup-{id}"))
     }
 
     fn is_above(&self, upper: u64, lower: u64) -> bool {
@@ -38,7 +39,7 @@ impl Surroundings for Host {
     }
 
     fn gfp_flags(&self, mask: u32) -> Option<String> {
-        (mask % 2 == 0).then(|| format!("{mask:#x}"))
+        mask.is_multiple_of(2).then(|| format!("{mask:#x}"))
     }
 }
 
@@ -105,7 +106,7 @@ fn of_oom(record: &[u8], assembler: &mut Assembler) {
 /// As a line, as a report, and as JSON that says the same when it is read again.
 fn told(incident: &Incident) {
     promise::printable(&incident::line(incident));
-    promise::printable(&incident::report(incident, false, WIDTH));
+    promise::printable(&incident::report(incident, &Zone::utc(), false, WIDTH));
     let text = serde_json::to_string(incident).expect("an incident is JSON");
     let read: Incident = serde_json::from_str(&text).expect("an incident is read back");
     assert_eq!(&read, incident);

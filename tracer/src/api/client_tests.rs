@@ -127,10 +127,8 @@ fn a_socket_of_another_user_is_not_asked() {
             bind(fd.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
             if let Some(user) = user {
                 // SAFETY: takes no pointer; the system call changes this thread alone, which ends.
-                assert_eq!(
-                    unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) },
-                    0
-                );
+                let changed = unsafe { libc::syscall(libc::SYS_setresuid, user, user, user) };
+                assert_eq!(changed, 0);
             }
             // The kernel remembers who does this.
             listen(&fd, Backlog::new(1).unwrap()).unwrap();

@@ -203,6 +203,7 @@ mod tests {
         let now = std::time::SystemTime::UNIX_EPOCH;
         Profile {
             scope: "a".into(),
+            programs: Vec::new(),
             from: now,
             until: now,
             base: now,

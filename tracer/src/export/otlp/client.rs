@@ -282,7 +282,7 @@ fn printable(text: &str) -> String {
     const MAX_CHARS: usize = 200;
     let safe = text.replace(char::is_control, " ");
     let words: Vec<&str> = safe.split_whitespace().collect();
-    escape::assured(&words.join(" "), MAX_CHARS).into_owned()
+    escape::again(&words.join(" "), MAX_CHARS)
 }
 
 fn reason(message: &str) -> String {
