@@ -66,6 +66,7 @@ struct Places {
     fuzzer: PathBuf,
     /// Committed.
     corpora: PathBuf,
+    dictionary: PathBuf,
     /// What was learned here: begun with next time.
     learned: PathBuf,
     findings: PathBuf,
@@ -87,6 +88,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let places = Places {
         fuzzer: build::fuzzer(workspace, &target)?,
         corpora,
+        dictionary: workspace.root().join("fuzz/dictionary.txt"),
         learned: target.join("learned"),
         findings: target.join("findings"),
         logs: target.join("logs"),
@@ -194,9 +196,11 @@ fn run_one(places: &Places, target: &str, seconds: u32) -> Result<Outcome> {
     let file = fs::File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
     let mut prefix = OsString::from("-artifact_prefix=");
     prefix.push(findings.join(""));
+    let mut dictionary = OsString::from("-dict=");
+    dictionary.push(&places.dictionary);
     let status = fuzzer(places, target)
         .args([&learned, &places.corpora.join(target)])
-        .arg(prefix)
+        .args([prefix, dictionary])
         .args([
             format!("-max_total_time={seconds}"),
             format!("-max_len={MOST_INPUT_BYTES}"),
