@@ -205,6 +205,7 @@ fn run_one(places: &Places, target: &str, seconds: u32) -> Result<Outcome> {
             format!("-max_total_time={seconds}"),
             format!("-max_len={MOST_INPUT_BYTES}"),
             format!("-timeout={MOST_SECONDS_OF_INPUT}"),
+            format!("-report_slow_units={MOST_SECONDS_OF_INPUT}"),
             format!("-rss_limit_mb={MOST_MEMORY_MIB}"),
             "-print_final_stats=1".to_owned(),
         ])

@@ -26,7 +26,7 @@ struct Host;
 
 impl Surroundings for Host {
     fn cgroup(&self, id: u64) -> Option<String> {
-        (id % 4 != 0).then(|| format!("/cgroup-{id}"))
+        (!id.is_multiple_of(4)).then(|| format!("/cgroup-{id}"))
     }
 
     fn is_above(&self, upper: u64, lower: u64) -> bool {
@@ -38,7 +38,7 @@ impl Surroundings for Host {
     }
 
     fn gfp_flags(&self, mask: u32) -> Option<String> {
-        (mask % 2 == 0).then(|| format!("{mask:#x}"))
+        mask.is_multiple_of(2).then(|| format!("{mask:#x}"))
     }
 }
 
