@@ -1,6 +1,6 @@
 //! What holds of any output, whatever was read.
 
-use memtrace::host::escape::assured;
+use memtrace::host::escape::again;
 
 /// It may be written to a terminal: lines of characters that neither control nor deceive.
 ///
@@ -9,7 +9,7 @@ use memtrace::host::escape::assured;
 #[track_caller]
 pub fn printable(text: &str) {
     for line in text.split('\n') {
-        assert_eq!(assured(line, usize::MAX), line, "may not be shown");
+        assert_eq!(again(line, usize::MAX), line, "may not be shown");
     }
 }
 

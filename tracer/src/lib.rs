@@ -36,6 +36,7 @@ pub mod model;
 pub mod moment;
 pub mod probes;
 pub mod record;
+pub mod redact;
 pub mod report;
 pub mod size;
 pub mod stacks;

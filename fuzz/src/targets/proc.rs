@@ -46,9 +46,9 @@ pub fn run(data: &[u8]) {
 fn process(proc: &ProcRoot, data: &[u8], buffer: &mut Vec<u8>) {
     let reading = proc.process(PID, buffer).expect("the files are there");
     assert!(reading.rss_anon_bytes <= reading.rss_bytes || reading.rss_bytes.is_none());
-    let (start_stack, comm) = proc.program_of(PID).expect("the file is there");
+    let (program, comm) = proc.program_of(PID).expect("the file is there");
     promise::line(&comm, COMM_CHARS);
-    assert_ne!(start_stack, Some(0));
+    assert_ne!(program.start_stack, Some(0));
     let command_line = proc.command_line(PID, buffer).expect("the file is there");
     assert!(data.starts_with(command_line) && command_line.len() <= MOST_COMMAND_LINE);
     for mode in [CgroupMode::V1, CgroupMode::Hybrid, CgroupMode::V2] {
@@ -64,7 +64,9 @@ fn process(proc: &ProcRoot, data: &[u8], buffer: &mut Vec<u8>) {
 }
 
 fn host(proc: &ProcRoot, root: &Path, buffer: &mut Vec<u8>) {
-    proc.machine(buffer).expect("the files are there");
+    let mut unreadable = 0;
+    proc.machine(buffer, &mut unreadable);
+    assert!(unreadable <= 3, "more than there are files");
     proc.self_usage(buffer).expect("the files are there");
     let _ = Effective::read(root);
     for explicit in [None, Some(root)] {

@@ -10,6 +10,7 @@ use memtrace::{
         assembly::{Assembler, HostFacts, Surroundings},
     },
     kernel::fields::OomConstraints,
+    moment::Zone,
     probes::{lifecycle, oom, stack},
 };
 use memtrace_ebpf::oom::{ARGS_LEN, EXECUTABLE_LEN, MOST_LEVELS};
@@ -105,7 +106,7 @@ fn of_oom(record: &[u8], assembler: &mut Assembler) {
 /// As a line, as a report, and as JSON that says the same when it is read again.
 fn told(incident: &Incident) {
     promise::printable(&incident::line(incident));
-    promise::printable(&incident::report(incident, false, WIDTH));
+    promise::printable(&incident::report(incident, &Zone::utc(), false, WIDTH));
     let text = serde_json::to_string(incident).expect("an incident is JSON");
     let read: Incident = serde_json::from_str(&text).expect("an incident is read back");
     assert_eq!(&read, incident);

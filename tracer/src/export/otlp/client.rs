@@ -282,7 +282,7 @@ fn printable(text: &str) -> String {
     const MAX_CHARS: usize = 200;
     let safe = text.replace(char::is_control, " ");
     let words: Vec<&str> = safe.split_whitespace().collect();
-    escape::assured(&words.join(" "), MAX_CHARS).into_owned()
+    escape::again(&words.join(" "), MAX_CHARS)
 }
 
 fn reason(message: &str) -> String {
@@ -308,7 +308,7 @@ mod tests {
     fn what_a_backend_says_cannot_turn_the_line_around() {
         assert_eq!(
             printable("a\u{202e}b\n\u{200b}c\x1b[2J"),
-            "a\u{fffd}b \u{fffd}c [2J"
+            r"a\xe2\x80\xaeb \xe2\x80\x8bc [2J"
         );
     }
 
