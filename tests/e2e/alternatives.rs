@@ -29,8 +29,19 @@ const FAULT_PERIOD: u64 = 64;
 /// More would be a loop: no probe has so many alternatives.
 const MOST_ROUNDS: usize = 6;
 
+/// Where it may give the victim itself or only the number of a thread.
+const MARK_TRACEPOINT: &str = "tp_btf/mark_victim";
+
 /// Probe to hook.
 type Hooks = BTreeMap<String, String>;
+
+/// What `doctor` finds.
+#[derive(Default)]
+struct Examined {
+    hooks: Hooks,
+    /// The tracepoint of marks is in use, although its argument is no task.
+    victim_by_number: bool,
+}
 
 #[test]
 fn every_alternative_of_every_probe_loads_and_tells_the_truth() -> Result<()> {
@@ -45,6 +56,7 @@ fn every_alternative_with_the_reads_of_old_kernels_loads_and_tells_the_truth() -
 fn each_alternative(reads: &str, always_skipped: &[&str]) -> Result<()> {
     let _statistics = Statistics::on()?;
     let mut used: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut by_number = false;
     for round in 0..MOST_ROUNDS {
         let skipped: BTreeSet<&str> = used
             .values()
@@ -52,7 +64,11 @@ fn each_alternative(reads: &str, always_skipped: &[&str]) -> Result<()> {
             .map(String::as_str)
             .chain(always_skipped.iter().copied())
             .collect();
-        let hooks = examined(&skipped, reads)?;
+        let Examined {
+            hooks,
+            victim_by_number,
+        } = examined(&skipped, reads)?;
+        by_number |= victim_by_number;
         if hooks.is_empty() {
             ensure!(round > 0, "no probe found a hook");
             return Ok(());
@@ -68,7 +84,8 @@ fn each_alternative(reads: &str, always_skipped: &[&str]) -> Result<()> {
         }
         let agent = Agent::start(&arguments(&skipped))?;
         assert_eq!(attached(&agent)?, expected, "round {round}");
-        tells_the_truth(&agent, &expected).with_context(|| format!("with {expected:?}"))?;
+        tells_the_truth(&agent, &expected, by_number)
+            .with_context(|| format!("with {expected:?}"))?;
         agent.stop()?;
         for (probe, hook) in hooks {
             used.entry(probe).or_default().push(hook);
@@ -83,7 +100,7 @@ fn arguments<S: AsRef<str>>(skipped: &BTreeSet<S>) -> Vec<&str> {
 }
 
 /// What `doctor` finds without some hooks. Records what the verifier says of each program.
-fn examined(skipped: &BTreeSet<&str>, reads: &str) -> Result<Hooks> {
+fn examined(skipped: &BTreeSet<&str>, reads: &str) -> Result<Examined> {
     let mut line = vec!["doctor", "--json"];
     line.extend(arguments(skipped));
     let (findings, loads) = verifier::watch(agent::command(&line)?)?;
@@ -99,7 +116,7 @@ fn examined(skipped: &BTreeSet<&str>, reads: &str) -> Result<Hooks> {
         );
     }
     let mut accepted = loads.iter().filter(|load| load.accepted);
-    let mut hooks = Hooks::new();
+    let mut examined = Examined::default();
     for probe in findings["probes"].as_array().context("no probes")? {
         let name = probe["probe"].as_str().context("no name")?;
         let Some(hook) = probe["hook"].as_str() else {
@@ -113,9 +130,15 @@ fn examined(skipped: &BTreeSet<&str>, reads: &str) -> Result<Hooks> {
             assert_eq!(told, walked, "{name} on {hook}");
         }
         matrix::instructions(name, hook, reads, walked);
-        hooks.insert(name.to_owned(), hook.to_owned());
+        let not_used = probe["not_used"].as_array().context("no not_used")?;
+        // Two programs are for it, and the plan ruled the better one out.
+        examined.victim_by_number |= hook == MARK_TRACEPOINT
+            && not_used
+                .iter()
+                .any(|better| better["hook"] == MARK_TRACEPOINT);
+        examined.hooks.insert(name.to_owned(), hook.to_owned());
     }
-    Ok(hooks)
+    Ok(examined)
 }
 
 fn attached(agent: &Agent) -> Result<Hooks> {
@@ -128,10 +151,10 @@ fn attached(agent: &Agent) -> Result<Hooks> {
     Ok(attached.collect())
 }
 
-fn tells_the_truth(agent: &Agent, hooks: &Hooks) -> Result<()> {
+fn tells_the_truth(agent: &Agent, hooks: &Hooks, victim_by_number: bool) -> Result<()> {
     calls_are_counted(agent, hooks)?;
     faults_are_seen(agent, hooks)?;
-    a_kill_is_told(agent, hooks)
+    a_kill_is_told(agent, hooks, victim_by_number)
 }
 
 fn calls_are_counted(agent: &Agent, hooks: &Hooks) -> Result<()> {
@@ -214,7 +237,7 @@ fn faults_seen(agent: &Agent) -> Result<Option<u64>> {
 }
 
 /// An OOM kill against the kernel log, and the stall before it.
-fn a_kill_is_told(agent: &Agent, hooks: &Hooks) -> Result<()> {
+fn a_kill_is_told(agent: &Agent, hooks: &Hooks, victim_by_number: bool) -> Result<()> {
     let cgroup = Cgroup::new("alternative-oom")?;
     let mut log = KernelLog::open()?;
     let pid = run_into_limit(&cgroup, b"mt-alternative")?;
@@ -225,8 +248,7 @@ fn a_kill_is_told(agent: &Agent, hooks: &Hooks) -> Result<()> {
     let line = agent.wait_for("the oom_kill line", Duration::from_secs(15), |line| {
         of_type("oom_kill")(line) && line["victim_tid"] == pid
     })?;
-    // Its argument is the victim itself, but for a tracepoint that gives a thread's number only.
-    let has_task = mark != "tp_btf/mark_victim" || !line["total_vm_bytes"].is_null();
+    let has_task = mark != MARK_TRACEPOINT || !victim_by_number;
     let told = |field: &str, kernel: Value| match has_task {
         true => matrix::assert_right(field, &line[field], kernel, &line),
         false => matrix::assert_absent(field, &line[field], &line),

@@ -24,9 +24,11 @@ pub enum Purpose {
     Deploy,
     /// A terminal that tests draw on.
     Terminal,
+    /// Compiling for arm64.
+    Cross,
 }
 
-use Purpose::{Backend, Bpf, Containers, Deploy, Oracle, Terminal, Vm};
+use Purpose::{Backend, Bpf, Containers, Cross, Deploy, Oracle, Terminal, Vm};
 
 /// Every Debian package that a developer command uses.
 pub const PACKAGES: &[(&str, Purpose)] = &[
@@ -53,6 +55,7 @@ pub const PACKAGES: &[(&str, Purpose)] = &[
     ("runc", Containers),
     ("systemd", Deploy),
     ("tmux", Terminal),
+    ("gcc-aarch64-linux-gnu", Cross),
 ];
 
 /// Installs what is missing for the given purposes when root; otherwise fails with the line to run.

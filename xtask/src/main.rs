@@ -6,6 +6,7 @@ mod apt;
 mod artifacts;
 mod backends;
 mod bench;
+mod cross;
 mod deps;
 mod dist;
 mod ebpf;
@@ -40,6 +41,8 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Run the end-to-end tests in virtual machines of several kernels
     Vm(vm::Args),
+    /// Check that the workspace compiles for arm64, or build it
+    Cross(cross::Args),
     /// Run every check and test of the project
     Test(test::Args),
     /// Build memtrace and start it on this host
@@ -76,6 +79,7 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Ebpf(args) => ebpf::run(&workspace()?, &args),
         Command::Vm(args) => vm::run(&workspace()?, &args),
+        Command::Cross(args) => cross::run(&workspace()?, &args),
         Command::Test(args) => test::run(&workspace()?, &args),
         Command::Dist(args) => dist::run(&workspace()?, &args),
         Command::Run(args) => run::run(&workspace()?, &args),
