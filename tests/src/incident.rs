@@ -97,7 +97,7 @@ pub fn assert_is_logged(agent: &Agent, incident: &Value, report: &Report) -> Res
     let charged = &incident["charged"];
     if is_cgroup_oom {
         let cgroup = choice.charged_cgroup.as_deref();
-        assert_right("charged cgroup", &charged["cgroup"], cgroup, incident);
+        assert_right("charged_cgroup", &charged["cgroup"], cgroup, incident);
         let memory = report.memory.as_ref().context("no usage in the log")?;
         assert_counter(charged, "usage_bytes", "limit_bytes", memory, incident)?;
         let swap = report.swap.as_ref().context("no swap in the log")?;
@@ -120,7 +120,7 @@ pub fn assert_is_logged(agent: &Agent, incident: &Value, report: &Report) -> Res
 
     let invocation = report.invocation.as_ref().context("no invocation")?;
     let trigger = &incident["trigger"]["comm"];
-    assert_right("trigger comm", trigger, &*invocation.comm, incident);
+    assert_right("trigger_comm", trigger, &*invocation.comm, incident);
     let request = &incident["request"];
     if hooked {
         assert_right("order", &request["order"], invocation.order, incident);
@@ -158,7 +158,7 @@ pub fn assert_is_logged(agent: &Agent, incident: &Value, report: &Report) -> Res
     if let Some(cgroup) = choice.victim_cgroup.as_deref()
         && !group_kill
     {
-        assert_right("victim cgroup", &chosen["cgroup"], cgroup, incident);
+        assert_right("victim_cgroup", &chosen["cgroup"], cgroup, incident);
     }
     assert_badness(chosen, report, hooked);
     assert_means(incident, &[""]);
@@ -206,8 +206,8 @@ fn unsynced_kib(field: &str) -> u64 {
 pub fn assert_victim_is(victim: &Value, kill: &Kill) -> Result<()> {
     let kib = |field: &str| Value::from(victim[field].as_u64().map(|bytes| bytes / 1024));
     assert_eq!(victim["pid"], kill.pid, "{victim}");
-    assert_right("victim comm", &victim["comm"], &*kill.comm, victim);
-    assert_right("uid", &victim["uid"], kill.uid, victim);
+    assert_right("victim_comm", &victim["comm"], &*kill.comm, victim);
+    assert_right("victim_uid", &victim["uid"], kill.uid, victim);
     for (field, logged) in [
         ("total_vm_bytes", kill.total_vm_kib),
         ("page_table_bytes", kill.page_tables_kib),

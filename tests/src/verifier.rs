@@ -119,7 +119,7 @@ fn follow(child: &Child) -> Result<Vec<Load>> {
         match waitpid(pid, None)? {
             WaitStatus::Exited(..) => return Ok(loads),
             WaitStatus::PtraceSyscall(_) => {
-                let info = ptrace::syscall_info(pid)?;
+                let info = syscall_info(pid)?;
                 match (info.op, open.take()) {
                     (libc::PTRACE_SYSCALL_INFO_ENTRY, _) => {
                         // SAFETY: the member that `op` names.
@@ -140,6 +140,24 @@ fn follow(child: &Child) -> Result<Vec<Load>> {
             other => bail!("ended by {other:?}"),
         }
     }
+}
+
+/// nix 0.30 asks for it without its size and gets nothing.
+fn syscall_info(pid: Pid) -> Result<libc::ptrace_syscall_info> {
+    // SAFETY: plain data, for which zero is valid.
+    let mut info: libc::ptrace_syscall_info = unsafe { std::mem::zeroed() };
+    let size = size_of::<libc::ptrace_syscall_info>();
+    // SAFETY: our own stopped child, and room of the size that is told.
+    let told = unsafe {
+        libc::ptrace(
+            libc::PTRACE_GET_SYSCALL_INFO,
+            pid.as_raw(),
+            size,
+            &raw mut info,
+        )
+    };
+    ensure!(told > 0, std::io::Error::last_os_error());
+    Ok(info)
 }
 
 /// A load that is under way.

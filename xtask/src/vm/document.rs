@@ -105,7 +105,7 @@ fn fields(rows: &[(&str, &Results)]) -> String {
                 .collect();
             (!held.is_empty()).then(|| sum(held.into_iter()))
         });
-        (format!("`{}`", name.replace(' ', "_")), cells.collect())
+        (format!("`{name}`"), cells.collect())
     });
     held_table("field", rows, lines)
 }
