@@ -259,7 +259,10 @@ fn a_kill_is_told(agent: &Agent, hooks: &Hooks, victim_by_number: bool) -> Resul
     told("total_vm_bytes", (kernel.total_vm_kib * 1024).into());
     told("page_table_bytes", (kernel.page_tables_kib * 1024).into());
     told("oom_score_adj", kernel.oom_score_adj.into());
-    told("victim_cgroup", cgroup.path().into());
+    match has_task {
+        true => matrix::assert_right("victim_cgroup", &line["cgroup"], cgroup.path(), &line),
+        false => matrix::assert_absent("victim_cgroup", &line["cgroup"], &line),
+    }
     // The only process there is its own trigger.
     matrix::assert_right("trigger_pid", &line["trigger_pid"], pid, &line);
     matrix::assert_right(

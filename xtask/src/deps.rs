@@ -56,6 +56,7 @@ pub const PACKAGES: &[(&str, Purpose)] = &[
     ("systemd", Deploy),
     ("tmux", Terminal),
     ("gcc-aarch64-linux-gnu", Cross),
+    ("libc6-dev-arm64-cross", Cross),
 ];
 
 /// Installs what is missing for the given purposes when root; otherwise fails with the line to run.
