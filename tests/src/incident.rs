@@ -143,7 +143,12 @@ pub fn assert_is_logged(agent: &Agent, incident: &Value, report: &Report) -> Res
     assert_right("group_kill", &incident["group_kill"], group_kill, incident);
     let killed: BTreeSet<u32> = report.kills.iter().map(|kill| kill.pid).collect();
     let once = victims(incident).len() == killed.len();
-    assert_holds("victims", once && pids(incident) == killed, incident);
+    assert_holds(
+        "victims",
+        once && pids(incident) == killed,
+        &killed,
+        incident,
+    );
     assert_eq!(incident["victims_left_out"], 0, "{incident}");
     for pid in killed {
         let kill = report.kill_of(pid).context("no such kill")?;
@@ -221,7 +226,7 @@ pub fn assert_victim_is(victim: &Value, kill: &Kill) -> Result<()> {
     ] {
         let told = kib(field).as_u64();
         let near = told.is_some_and(|told| told.abs_diff(logged) <= unsynced_kib(field));
-        assert_holds(field, near, victim);
+        assert_holds(field, near, logged, victim);
     }
     let adjustment = &victim["oom_score_adj"];
     assert_right("oom_score_adj", adjustment, kill.oom_score_adj, victim);
@@ -256,7 +261,7 @@ fn assert_counter(
         .as_u64()
         .with_context(|| format!("{usage} is missing in {incident}"))?;
     let near = used.abs_diff(logged.usage_kib * 1024) <= CHARGES_IN_FLIGHT;
-    assert_holds(usage, near, incident);
+    assert_holds(usage, near, logged, incident);
     let expected = (logged.limit_kib < UNLIMITED_KIB).then_some(logged.limit_kib * 1024);
     assert_right(limit, &charged[limit], expected, incident);
     Ok(())
@@ -277,5 +282,6 @@ fn assert_badness(victim: &Value, report: &Report, hooked: bool) {
     let swapped = report.swapped_pages.get(&pid).copied().unwrap_or_default();
     // The log shows the figures of the kill; other threads fault between the choice and that.
     let difference = badness.abs_diff(pages + swapped);
-    assert_holds("badness", difference * 10 <= badness, victim);
+    let near = difference * 10 <= badness;
+    assert_holds("badness", near, pages + swapped, victim);
 }

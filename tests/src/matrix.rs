@@ -3,6 +3,7 @@
 //! Fields are separated by tabs. Nothing is written where `MEMTRACE_MATRIX` names no file.
 
 use std::env;
+use std::fmt::Debug;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::thread;
@@ -28,9 +29,9 @@ pub fn assert_right(field: &str, told: &Value, kernel: impl Into<Value>, context
 ///
 /// # Panics
 /// When it is not right.
-pub fn assert_holds(field: &str, right: bool, context: &Value) {
+pub fn assert_holds(field: &str, right: bool, kernel: impl Debug, context: &Value) {
     verdict(field, if right { "right" } else { "wrong" });
-    assert!(right, "{field} of {context}");
+    assert!(right, "{field}: the kernel says {kernel:?}, {context}");
 }
 
 /// Holds a field that this kernel does not tell.

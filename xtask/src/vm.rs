@@ -111,6 +111,17 @@ impl Args {
         }
     }
 
+    /// What differs where the memory controller is on cgroup v1 only, on the kernel that differs most.
+    pub fn version_1() -> Self {
+        let tests = ["oom::", "effective_limit::"];
+        Self {
+            kernel: kernel::tested().into_iter().take(1).collect(),
+            cgroup: vec![Cgroup::V1],
+            test_args: tests.map(str::to_owned).into(),
+            ..Self::default()
+        }
+    }
+
     /// Runs the test that takes all memory of a machine.
     pub fn little_memory() -> Self {
         Self {
