@@ -49,7 +49,7 @@ impl Answering {
 }
 
 /// Status and body of the answer to a request.
-fn ask(socket: &Path, method: &str, target: &str) -> Result<(u16, String)> {
+pub fn ask(socket: &Path, method: &str, target: &str) -> Result<(u16, String)> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     // HTTP/1.0: the body comes in one piece and ends with the connection.

@@ -6,14 +6,20 @@ mod apt;
 mod artifacts;
 mod backends;
 mod bench;
+mod cargo_program;
 mod cross;
+mod deny;
 mod deps;
 mod dist;
 mod ebpf;
+mod fuzz;
 mod leaks;
 mod process;
 mod run;
+mod soak;
 mod test;
+#[cfg(test)]
+mod unsafe_code;
 mod vm;
 mod workspace;
 
@@ -45,15 +51,21 @@ enum Command {
     Cross(cross::Args),
     /// Run every check and test of the project
     Test(test::Args),
+    /// Check licences, sources and doubles of all dependencies by deny.toml
+    Deny(deny::Args),
     /// Build memtrace and start it on this host
     Run(run::Args),
     /// Build the Debian package
     Dist(dist::Args),
+    /// Fuzz every parser of untrusted bytes
+    Fuzz(fuzz::Args),
     /// Measure what tracing costs, and write docs/benchmarks.md
     Bench(bench::Args),
     /// A load that `bench` measures
     #[command(hide = true)]
     BenchLoad(bench::load::Args),
+    /// Make and destroy thousands of containers beside one agent, to see that nothing of it grows
+    Soak(soak::Args),
     /// Compare the leak analysis with other rules on simulated containers, and write docs/leaks.md
     Leaks(leaks::Args),
 }
@@ -81,10 +93,13 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Vm(args) => vm::run(&workspace()?, &args),
         Command::Cross(args) => cross::run(&workspace()?, &args),
         Command::Test(args) => test::run(&workspace()?, &args),
+        Command::Deny(args) => deny::run(&workspace()?, &args),
         Command::Dist(args) => dist::run(&workspace()?, &args),
         Command::Run(args) => run::run(&workspace()?, &args),
+        Command::Fuzz(args) => fuzz::run(&workspace()?, &args),
         Command::Bench(args) => bench::run(&workspace()?, &args),
         Command::BenchLoad(args) => bench::load::run(&args),
+        Command::Soak(args) => soak::run(&workspace()?, &args),
         Command::Leaks(args) => leaks::run(&workspace()?, &args),
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Error, Result};
 use crate::deps::{self, Purpose};
 use crate::process::{self, progress};
 use crate::workspace::Workspace;
-use crate::{artifacts, backends, ebpf, vm};
+use crate::{artifacts, backends, deny, ebpf, fuzz, vm};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, Clone, clap::Args)]
@@ -34,8 +34,10 @@ const FULL: &[Step] = &[
     ("format", format),
     ("lints", lints),
     ("unit tests", unit_tests),
+    ("dependencies", dependencies),
     ("BPF object", bpf_object),
     ("deployment", deployment),
+    ("fuzzing", fuzzing),
     ("end-to-end tests on this kernel", host_tests),
 ];
 const VM: &[Step] = &[
@@ -82,6 +84,7 @@ fn run_steps(
 fn packages(_: &Workspace) -> Result<()> {
     deps::ensure(&[
         Purpose::Bpf,
+        Purpose::Compiler,
         Purpose::Vm,
         Purpose::Oracle,
         Purpose::Backend,
@@ -122,6 +125,10 @@ fn unit_tests(workspace: &Workspace) -> Result<()> {
     process::check(workspace.cargo().args(arguments))
 }
 
+fn dependencies(workspace: &Workspace) -> Result<()> {
+    deny::run(workspace, &deny::Args::default())
+}
+
 fn bpf_object(workspace: &Workspace) -> Result<()> {
     ebpf::run(workspace, &ebpf::Args { check: true })
 }
@@ -134,6 +141,10 @@ fn deployment(workspace: &Workspace) -> Result<()> {
         .arg(workspace.tools().join("deploy"))
         .env("MEMTRACE_BIN", built.memtrace);
     process::check(&mut command)
+}
+
+fn fuzzing(workspace: &Workspace) -> Result<()> {
+    fuzz::run(workspace, &fuzz::Args::every_change())
 }
 
 fn host_tests(workspace: &Workspace) -> Result<()> {

@@ -125,7 +125,7 @@ impl Drop for Tree {
 }
 
 /// The directory that memory cgroups are made in, and whether it is of version 2.
-fn hierarchy() -> Result<(PathBuf, bool)> {
+pub fn hierarchy() -> Result<(PathBuf, bool)> {
     let mounted = Path::new("/sys/fs/cgroup");
     let v1 = mounted.join("memory");
     if v1.join("memory.usage_in_bytes").exists() {
@@ -137,15 +137,15 @@ fn hierarchy() -> Result<(PathBuf, bool)> {
     bail!("there is no memory cgroup hierarchy at /sys/fs/cgroup");
 }
 
-fn make(directory: &Path) -> Result<()> {
+pub fn make(directory: &Path) -> Result<()> {
     fs::create_dir(directory).with_context(|| format!("cannot make {}", directory.display()))
 }
 
-fn set(file: &Path, bytes: u64) -> Result<()> {
+pub fn set(file: &Path, bytes: u64) -> Result<()> {
     fs::write(file, bytes.to_string()).with_context(|| format!("cannot write {}", file.display()))
 }
 
-fn enable_memory(directory: &Path) -> Result<()> {
+pub fn enable_memory(directory: &Path) -> Result<()> {
     fs::write(directory.join("cgroup.subtree_control"), "+memory").with_context(|| {
         format!(
             "cannot enable the memory controller in {}",
@@ -177,8 +177,8 @@ fn live(xtask: &Path, cgroup: &Path, grow: bool) -> Result<Child> {
     Ok(child)
 }
 
-/// Leaves first. The kernel keeps a cgroup busy for a moment after its last process.
-fn remove(directory: &Path) -> bool {
+/// Whether it is gone. Leaves first. The kernel keeps a cgroup busy for a moment after its last process.
+pub fn remove(directory: &Path) -> bool {
     if let Ok(entries) = fs::read_dir(directory) {
         for entry in entries.flatten() {
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

@@ -42,6 +42,14 @@ impl Machine {
         })
     }
 
+    /// Date, kernel and processor.
+    pub fn place(&self) -> String {
+        format!(
+            "{}, Linux {}, {} cores ({}).",
+            self.date, self.kernel, self.cores, self.processor
+        )
+    }
+
     pub fn finished(&mut self) {
         self.load_after = load();
     }
@@ -51,11 +59,13 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, Linux {}, {} cores ({}).\n\
+            "{}\n\
              Load average {} before, {} after: what\n\
              exceeds the one core that the benchmark keeps busy (under *full load* every core) was other\n\
              work on the machine.",
-            self.date, self.kernel, self.cores, self.processor, self.load_before, self.load_after
+            self.place(),
+            self.load_before,
+            self.load_after
         )
     }
 }

@@ -5,12 +5,12 @@
 mod accounting;
 mod agent_cost;
 mod aims;
-mod cgroups;
-mod clock;
-mod interrupt;
+pub mod cgroups;
+pub mod clock;
+pub mod interrupt;
 mod lifecycle;
 pub mod load;
-mod machine;
+pub mod machine;
 mod oom;
 mod paths;
 mod programs;

@@ -5,14 +5,20 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::cargo_program::{CargoProgram, version};
 use crate::deps::{self, Purpose};
-use crate::process::{self, progress};
+use crate::process;
 use crate::workspace::Workspace;
 
 /// Debian's rustc-web, the one stable-numbered compiler whose standard library comes with sources.
 const PINNED_RUSTC: &str = "/usr/bin/rustc";
 const PINNED_RELEASE: &str = "rustc 1.96.";
-const LINKER_VERSION: &str = "0.13.0";
+const BPF_LINKER: CargoProgram = CargoProgram {
+    name: "bpf-linker",
+    version: "0.13.0",
+    arguments: &["--no-default-features", "--features", "llvm-22"],
+    takes: "about a minute",
+};
 const LLVM_MAJOR: u32 = 22;
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
@@ -39,7 +45,7 @@ pub struct Toolchain {
 impl Toolchain {
     /// The toolchain that makes the committed bytes; installs what is missing when root.
     pub fn pinned(workspace: &Workspace) -> Result<Self> {
-        deps::ensure(&[Purpose::Bpf])?;
+        deps::ensure(&[Purpose::Bpf, Purpose::Compiler])?;
         let toolchain = Self::assemble(workspace, Path::new(PINNED_RUSTC), true)?;
         if !toolchain.rustc_version.starts_with(PINNED_RELEASE) {
             bail!(
@@ -91,7 +97,7 @@ impl Toolchain {
                 objcopy.display()
             );
         }
-        let linker = linker(workspace)?;
+        let linker = BPF_LINKER.ensure(workspace, &[("LLVM_PREFIX", llvm_prefix())])?;
         Ok(Self {
             rustc: rustc.to_owned(),
             objcopy,
@@ -121,44 +127,6 @@ fn library(rustc: &Path) -> Result<PathBuf> {
         );
     }
     Ok(library)
-}
-
-fn linker(workspace: &Workspace) -> Result<PathBuf> {
-    let root = workspace.tools();
-    let linker = root.join("bin/bpf-linker");
-    let wanted = format!("bpf-linker {LINKER_VERSION}");
-    if linker.is_file() && version(&linker).is_ok_and(|found| found == wanted) {
-        return Ok(linker);
-    }
-    progress(format!(
-        "installing {wanted} into {} (about a minute, once)",
-        root.display()
-    ));
-    let mut install = workspace.cargo();
-    install
-        .args([
-            "install",
-            "bpf-linker",
-            "--locked",
-            "--force",
-            "--version",
-            LINKER_VERSION,
-        ])
-        .args(["--no-default-features", "--features", "llvm-22", "--root"])
-        .arg(&root)
-        .arg("--target-dir")
-        .arg(root.join("build"))
-        .env("LLVM_PREFIX", llvm_prefix())
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    process::check(&mut install).context("cannot install bpf-linker")?;
-    Ok(linker)
-}
-
-fn version(program: &Path) -> Result<String> {
-    Ok(first_line(&process::stdout(
-        Command::new(program).arg("--version"),
-    )?))
 }
 
 fn first_line(text: &str) -> String {
