@@ -138,7 +138,8 @@ fn doctor_names_each_hook_that_fails_with_its_cause_and_no_other() -> Result<()>
     let known: BTreeSet<&str> = HOOKS.iter().map(|hook| hook.probe).collect();
     let there: BTreeSet<&str> = hooks.keys().map(String::as_str).collect();
     assert_eq!(known, there, "the table of hooks");
-    for hook in HOOKS.iter().filter(|hook| hooks[hook.probe].is_some()) {
+    let there = HOOKS.iter().filter(|hook| hooks[hook.probe].is_some());
+    for hook in there.step_by(super::step()) {
         let findings = doctor(Some(*hook))?;
         let mut expected = hooks.clone();
         expected.insert(hook.probe.to_owned(), None);
@@ -167,7 +168,7 @@ fn a_hook_that_fails_costs_its_own_signal_and_nothing_else() -> Result<()> {
     let told = Told::by(&usual)?;
     let start = usual.last(of_type("start")).context("no start line")?;
     usual.stop()?;
-    for hook in HOOKS {
+    for hook in HOOKS.iter().step_by(super::step()) {
         if start["probes"][hook.probe].is_string() {
             fails(*hook, &told).with_context(|| hook.probe)?;
         }

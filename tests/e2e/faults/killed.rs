@@ -1,6 +1,6 @@
 //! An agent that is killed again and again, at any moment, while kills and growth go on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ fn random(state: &mut u64) -> u64 {
 fn an_agent_killed_at_any_moment_leaves_nothing_and_loses_no_incident() -> Result<()> {
     let times = match std::env::var("MEMTRACE_KILLS") {
         Ok(text) => text.parse()?,
-        Err(_) => KILLS,
+        Err(_) => KILLS.div_ceil(super::step() as u64),
     };
     let mut seed = seed();
     println!("seed {seed}");
@@ -88,14 +88,18 @@ fn an_agent_killed_at_any_moment_leaves_nothing_and_loses_no_incident() -> Resul
     // One that sees its end, so that there is a count to go on from.
     let first = Agent::start(&arguments)?;
     first.wait_intervals(1)?;
+    // Kills of others on this machine may come between two lines of this test.
+    let at_least_before = counted()?;
     first.stop()?;
-    let before = counted()? - accounted(&stored(state)?)?;
+    let at_most_before = counted()?;
+    let accounted_before = accounted(&stored(state)?)?;
     let victims = Victims::begin()?;
     let grower = Cgroup::new("killed-agent-leak")?;
     let rate = (4 * MIB).to_string();
     let leak = ["leak", "--calm-ms", "0", "--bytes-per-second", &rate];
     let workload = Workload::start(&grower, &leak)?;
-    let mut told = BTreeMap::new();
+    let mut told = BTreeSet::new();
+    let mut not_stored = 0;
     let mut alive_at_least_once = 0;
     for life in 0..times {
         let mut command = agent::command(&["run", "--output", "json", "--interval", "200ms"])?;
@@ -108,12 +112,23 @@ fn an_agent_killed_at_any_moment_leaves_nothing_and_loses_no_incident() -> Resul
         thread::sleep(Duration::from_millis(random(&mut seed) % LONGEST_MS));
         let lines = agent.kill()?;
         alive_at_least_once += u64::from(lines.iter().any(of_type("self")));
+        let mut of_this = Vec::new();
         for incident in lines.into_iter().filter(is_complete) {
-            let id = incident["id"].as_str().context("no id")?.to_owned();
-            ensure!(told.insert(id, incident).is_none(), "told by two agents");
+            let id = incident["id"].to_string();
+            ensure!(told.insert(id.clone()), "told by two agents: {incident}");
+            of_this.push(id);
         }
-        // Readable at once, without an agent.
-        stored(state)?;
+        // Readable at once, without an agent. What the last moment told may be on its way to the disk,
+        // and what went before it is there.
+        let stored: BTreeSet<String> = stored(state)?.iter().map(id).collect();
+        let first_missing = of_this.iter().position(|id| !stored.contains(id));
+        let after_it = &of_this[first_missing.unwrap_or(of_this.len())..];
+        ensure!(
+            !after_it.iter().any(|id| stored.contains(id)),
+            "a gap: {of_this:?}"
+        );
+        ensure!(after_it.len() < 8, "not stored: {after_it:?}");
+        not_stored += after_it.len();
     }
     ensure!(alive_at_least_once > 0, "no agent came to trace");
     let last = Agent::start(&arguments)?;
@@ -122,35 +137,32 @@ fn an_agent_killed_at_any_moment_leaves_nothing_and_loses_no_incident() -> Resul
     let end = Cgroup::new("last")?;
     let pid = run_into_limit(&end, b"mt-last")?;
     of_victim(&last, pid)?;
-    last.wait_intervals(1)?;
+    let at_least = counted()? - at_most_before;
+    last.wait_intervals(2)?;
     workload.success()?;
     last.stop()?;
-    let after = counted()?;
+    let at_most = counted()? - at_least_before;
 
     let stored = stored(state)?;
-    let all = accounted(&stored)?;
-    let ids: BTreeSet<String> = stored.iter().map(|one| one["id"].to_string()).collect();
+    let all = accounted(&stored)? - accounted_before;
     let seen: BTreeSet<u32> = stored
         .iter()
         .filter(|one| is_kernel_kill(one))
         .flat_map(pids)
         .collect();
-    let missed = all - seen.len() as u64;
-    for (id, incident) in &told {
-        ensure!(
-            ids.contains(&Value::from(id.as_str()).to_string()),
-            "told, not stored: {incident}"
-        );
-    }
+    let missed = accounted(&stored)? - seen.len() as u64;
     let of_ours = made.iter().filter(|pid| seen.contains(pid)).count();
     println!(
         "{times} kills of the agent, {alive_at_least_once} after it began to trace; {} processes killed: \
-         {of_ours} seen, {missed} missed on the machine, which counted {}",
+         {of_ours} seen, {missed} missed on the machine, which counted {}; {not_stored} incidents told and not yet stored",
         made.len() + 1,
-        after - before
+        at_most
     );
     ensure!(of_ours > 0, "no kill was seen");
-    assert_eq!(all, after - before, "seen and missed");
+    ensure!(
+        (at_least..=at_most).contains(&all),
+        "{all} seen and missed, the kernel counted {at_least} to {at_most}"
+    );
     left_over(Path::new(state))?;
     ensure!(!Path::new(socket).exists(), "the socket is left");
     poll("the programs to go", Duration::from_secs(30), || {
@@ -173,6 +185,10 @@ fn accounted(stored: &[Value]) -> Result<u64> {
         }
     }
     Ok(seen.len() as u64 + missed)
+}
+
+fn id(incident: &Value) -> String {
+    incident["id"].to_string()
 }
 
 fn seed() -> u64 {

@@ -9,3 +9,13 @@ mod killed;
 mod maps;
 mod state;
 mod suspended;
+
+/// Every so many rows of a table are tried: all of them, and few in an emulated machine, where each start of
+/// memtrace takes long.
+fn step() -> usize {
+    if memtrace_tests::machine::is_vm() {
+        6
+    } else {
+        1
+    }
+}
