@@ -7,6 +7,7 @@ mod artifacts;
 mod backends;
 mod bench;
 mod cargo_program;
+mod cross;
 mod deny;
 mod deps;
 mod dist;
@@ -46,6 +47,8 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Run the end-to-end tests in virtual machines of several kernels
     Vm(vm::Args),
+    /// Check that the workspace compiles for arm64, or build it
+    Cross(cross::Args),
     /// Run every check and test of the project
     Test(test::Args),
     /// Check licences, sources and doubles of all dependencies by deny.toml
@@ -88,6 +91,7 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Ebpf(args) => ebpf::run(&workspace()?, &args),
         Command::Vm(args) => vm::run(&workspace()?, &args),
+        Command::Cross(args) => cross::run(&workspace()?, &args),
         Command::Test(args) => test::run(&workspace()?, &args),
         Command::Deny(args) => deny::run(&workspace()?, &args),
         Command::Dist(args) => dist::run(&workspace()?, &args),
