@@ -1,0 +1,137 @@
+//! CPU time and resident memory of a tool with all its children. Must not know what the tool does.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::bench::clock::process_cpu;
+
+/// While the load ran; starting up is not in it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Cost {
+    pub cpu_percent: f64,
+    pub median_rss_bytes: u64,
+    pub highest_rss_bytes: u64,
+    /// Memory of BPF maps at the end, as the kernel charges it; in no RSS.
+    pub map_bytes: u64,
+    /// The first process and all below it, at the end.
+    pub processes: usize,
+}
+
+/// Looks again and again.
+#[derive(Debug)]
+pub struct Meter {
+    pid: u32,
+    begun: Instant,
+    begun_cpu: Duration,
+    /// A child's time is lost when nobody waits for it: what was seen does not count down.
+    cpu: Duration,
+    rss: Vec<u64>,
+    map_bytes: u64,
+    processes: usize,
+    elapsed: Duration,
+}
+
+impl Meter {
+    pub fn begin(pid: u32) -> Result<Self> {
+        let begun_cpu = cpu(&family(pid)?);
+        Ok(Self {
+            pid,
+            begun: Instant::now(),
+            begun_cpu,
+            cpu: begun_cpu,
+            rss: Vec::new(),
+            map_bytes: 0,
+            processes: 0,
+            elapsed: Duration::ZERO,
+        })
+    }
+
+    /// Fails when the process is gone.
+    pub fn look(&mut self) -> Result<()> {
+        let family = family(self.pid)?;
+        self.cpu = self.cpu.max(cpu(&family));
+        self.rss.push(family.iter().map(|pid| rss(*pid)).sum());
+        self.map_bytes = family.iter().map(|pid| maps(*pid)).sum();
+        self.processes = family.len();
+        self.elapsed = self.begun.elapsed();
+        Ok(())
+    }
+
+    pub fn cost(&self) -> Cost {
+        let mut rss = self.rss.clone();
+        rss.sort_unstable();
+        let spent = self.cpu - self.begun_cpu;
+        Cost {
+            cpu_percent: 100.0 * spent.as_secs_f64() / self.elapsed.as_secs_f64().max(1.0),
+            median_rss_bytes: rss.get(rss.len() / 2).copied().unwrap_or(0),
+            highest_rss_bytes: rss.last().copied().unwrap_or(0),
+            map_bytes: self.map_bytes,
+            processes: self.processes,
+        }
+    }
+}
+
+/// A process and all below it.
+fn family(pid: u32) -> Result<Vec<u32>> {
+    let mut children: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let mut is_here = false;
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let name = entry.file_name();
+        let Some(child) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // Processes end meanwhile.
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let behind_name = stat.rsplit(')').next().unwrap_or_default();
+        if let Some(parent) = behind_name.split_whitespace().nth(1)
+            && let Ok(parent) = parent.parse()
+        {
+            is_here |= child == pid;
+            children.entry(parent).or_default().push(child);
+        }
+    }
+    let mut found = Vec::new();
+    if is_here {
+        found.push(pid);
+    }
+    let mut next = 0;
+    while let Some(parent) = found.get(next) {
+        found.extend(children.get(parent).into_iter().flatten());
+        next += 1;
+    }
+    (!found.is_empty())
+        .then_some(found)
+        .with_context(|| format!("process {pid} has ended"))
+}
+
+fn cpu(family: &[u32]) -> Duration {
+    let of = |pid: &u32| process_cpu(*pid).map_or(Duration::ZERO, |(own, children)| own + children);
+    family.iter().map(of).sum()
+}
+
+fn rss(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
+
+fn maps(pid: u32) -> u64 {
+    let entries = fs::read_dir(format!("/proc/{pid}/fdinfo"));
+    let texts = entries.into_iter().flatten().flatten();
+    let texts = texts.map(|entry| fs::read_to_string(entry.path()).unwrap_or_default());
+    let bytes = |text: &str| -> Option<u64> {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("memlock:"))?;
+        line.trim().parse().ok()
+    };
+    texts
+        .filter(|text| text.contains("map_type:"))
+        .filter_map(|text| bytes(&text))
+        .sum()
+}
