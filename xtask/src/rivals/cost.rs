@@ -15,6 +15,9 @@ pub struct Cost {
     pub cpu_percent: f64,
     pub median_rss_bytes: u64,
     pub highest_rss_bytes: u64,
+    pub median_pss_bytes: u64,
+    /// Of the PSS.
+    pub median_anon_bytes: u64,
     /// Memory of BPF maps at the end, as the kernel charges it; in no RSS.
     pub map_bytes: u64,
     /// The first process and all below it, at the end.
@@ -29,7 +32,7 @@ pub struct Meter {
     begun_cpu: Duration,
     /// A child's time is lost when nobody waits for it: what was seen does not count down.
     cpu: Duration,
-    rss: Vec<u64>,
+    memory: Vec<Memory>,
     map_bytes: u64,
     processes: usize,
     elapsed: Duration,
@@ -43,7 +46,7 @@ impl Meter {
             begun: Instant::now(),
             begun_cpu,
             cpu: begun_cpu,
-            rss: Vec::new(),
+            memory: Vec::new(),
             map_bytes: 0,
             processes: 0,
             elapsed: Duration::ZERO,
@@ -54,7 +57,11 @@ impl Meter {
     pub fn look(&mut self) -> Result<()> {
         let family = family(self.pid)?;
         self.cpu = self.cpu.max(cpu(&family));
-        self.rss.push(family.iter().map(|pid| rss(*pid)).sum());
+        let mut memory = Memory::default();
+        for pid in &family {
+            memory.add(*pid);
+        }
+        self.memory.push(memory);
         self.map_bytes = family.iter().map(|pid| maps(*pid)).sum();
         self.processes = family.len();
         self.elapsed = self.begun.elapsed();
@@ -62,13 +69,22 @@ impl Meter {
     }
 
     pub fn cost(&self) -> Cost {
-        let mut rss = self.rss.clone();
-        rss.sort_unstable();
+        let sorted = |part: fn(&Memory) -> u64| {
+            let mut values: Vec<u64> = self.memory.iter().map(part).collect();
+            values.sort_unstable();
+            values
+        };
+        let median = |part| {
+            let values = sorted(part);
+            values.get(values.len() / 2).copied().unwrap_or(0)
+        };
         let spent = self.cpu - self.begun_cpu;
         Cost {
             cpu_percent: 100.0 * spent.as_secs_f64() / self.elapsed.as_secs_f64().max(1.0),
-            median_rss_bytes: rss.get(rss.len() / 2).copied().unwrap_or(0),
-            highest_rss_bytes: rss.last().copied().unwrap_or(0),
+            median_rss_bytes: median(|memory| memory.rss),
+            highest_rss_bytes: sorted(|memory| memory.rss).last().copied().unwrap_or(0),
+            median_pss_bytes: median(|memory| memory.pss),
+            median_anon_bytes: median(|memory| memory.anon),
             map_bytes: self.map_bytes,
             processes: self.processes,
         }
@@ -113,11 +129,28 @@ fn cpu(family: &[u32]) -> Duration {
     family.iter().map(of).sum()
 }
 
-fn rss(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
-    kib.unwrap_or(0) << 10
+/// Resident bytes of a family.
+#[derive(Debug, Default)]
+struct Memory {
+    rss: u64,
+    /// Pages that several processes have are shared among them.
+    pss: u64,
+    anon: u64,
+}
+
+impl Memory {
+    /// Nothing of a process that ends meanwhile.
+    fn add(&mut self, pid: u32) {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        let bytes = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name));
+            let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+            kib.unwrap_or(0) << 10
+        };
+        self.rss += bytes("Rss:");
+        self.pss += bytes("Pss:");
+        self.anon += bytes("Pss_Anon:");
+    }
 }
 
 fn maps(pid: u32) -> u64 {

@@ -80,7 +80,7 @@ fn load(page: &mut String, truth: &Truth) -> Result<()> {
     };
     writeln!(
         page,
-        "The load, {:.0} minutes: {} OOM kills ({}); {} processes that touch 1 to 24 MiB and end, half of them in\n\
+        "The load, {:.0} minutes: {} OOM kills ({}); {} processes that touch 1 to 8 MiB and end, half of them in\n\
          cgroups of their own (life with start: median {} ms, nine in ten below {} ms); a leak of {:.1} MiB a minute \
          below a limit\nof {:.0} MiB; {} cgroups that fill and do not leak. The kernel counted {} OOM kills on the \
          machine meanwhile.\n",
@@ -109,10 +109,7 @@ fn kills(page: &mut String, run: &Run) -> Result<()> {
     for row in &run.rows {
         let score = Score::of(&run.truth, &row.seen);
         let seen = match (score.kills, score.machine_kills) {
-            (_, Some(count)) => format!(
-                "only the machine's number: {count} of {}",
-                run.truth.kernel_kills
-            ),
+            (_, Some((told, kernel))) => format!("only the machine's number: {told} of {kernel}"),
             (kills, None) => number(kills),
         };
         writeln!(
@@ -195,9 +192,9 @@ fn costs(page: &mut String, run: &Run) -> Result<()> {
     writeln!(page, "### What it costs\n")?;
     writeln!(
         page,
-        "| tool | CPU, % of a core | RSS, MiB | highest RSS, MiB | BPF maps, MiB | processes |"
+        "| tool | CPU, % of a core | RSS, MiB | highest RSS, MiB | PSS, MiB | of it anonymous, MiB | BPF maps, MiB | processes |"
     )?;
-    writeln!(page, "|---|--:|--:|--:|--:|--:|")?;
+    writeln!(page, "|---|--:|--:|--:|--:|--:|--:|--:|")?;
     for row in &run.rows {
         let mib = |bytes: u64| format!("{:.1}", bytes as f64 / MIB);
         let maps = match row.cost.map_bytes {
@@ -206,20 +203,23 @@ fn costs(page: &mut String, run: &Run) -> Result<()> {
         };
         writeln!(
             page,
-            "| {}{} | {:.2} | {} | {} | {maps} | {} |",
+            "| {}{} | {:.2} | {} | {} | {} | {} | {maps} | {} |",
             row.name,
             if row.died { " (ended too early)" } else { "" },
             row.cost.cpu_percent,
             mib(row.cost.median_rss_bytes),
             mib(row.cost.highest_rss_bytes),
+            mib(row.cost.median_pss_bytes),
+            mib(row.cost.median_anon_bytes),
             row.cost.processes,
         )?;
     }
     writeln!(
         page,
-        "\nOf the tool and all its children while the load ran, from /proc; RSS is the median of a look every 5 s. \
-         Starting up is\nnot in it, nor what hooks take in the traced programs. Shared pages count in each \
-         process that has them.\n"
+        "\nOf the tool and all its children while the load ran, from /proc; memory is the median of a look every 5 s. \
+         RSS counts a page\nin each process that has it, PSS shares it among them; what is not anonymous are pages of files, \
+         which the kernel takes back when\nit needs memory. Starting up is not in it, nor what hooks take in the \
+         traced programs.\n"
     )?;
     Ok(())
 }
@@ -246,7 +246,10 @@ fn behind(page: &mut String, run: &Run) -> Result<()> {
         Ok(())
     };
     tell("CPU", "% of a core", |row| row.cost.cpu_percent)?;
-    tell("RSS", "MiB", |row| row.cost.median_rss_bytes as f64 / MIB)
+    tell("RSS", "MiB", |row| row.cost.median_rss_bytes as f64 / MIB)?;
+    tell("anonymous memory", "MiB", |row| {
+        row.cost.median_anon_bytes as f64 / MIB
+    })
 }
 
 fn notes(page: &mut String, run: &Run) -> Result<()> {
@@ -285,7 +288,7 @@ mod tests {
         let row = |name: &str, mib: u64| Row {
             name: name.to_owned(),
             seen: Seen {
-                kills: Kills::OfMachine(3),
+                kills: Kills::OfMachine { told: 3, kernel: 4 },
                 ..Seen::default()
             },
             cost: Cost {
@@ -302,7 +305,7 @@ mod tests {
         };
         let page = page(Some(&run), None)?;
         assert!(page.contains("**memtrace loses** on RSS (20.00 MiB) to small (2.00)."));
-        assert!(page.contains("only the machine's number: 3 of 0"));
+        assert!(page.contains("only the machine's number: 3 of 4"));
         assert!(page.contains("Not compared: nowhere: not here"));
         Ok(())
     }

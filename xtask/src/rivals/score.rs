@@ -11,11 +11,11 @@ const ANON_SLACK: f64 = 0.15;
 /// `None` where the tool does not tell it by design.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Score {
-    /// Of the load's kills. Of a tool that only counts the machine's, `machine_kills`.
+    /// Of the load's kills. Of a tool that only counts the machine's, `machine_kills` beside the kernel's.
     pub kills: Option<usize>,
     /// Among them those of many at once.
     pub storm_kills: Option<usize>,
-    pub machine_kills: Option<u64>,
+    pub machine_kills: Option<(u64, u64)>,
     pub right_pid: Option<usize>,
     pub right_cgroup: Option<usize>,
     pub right_limit: Option<usize>,
@@ -39,7 +39,7 @@ impl Score {
     fn add_kills(&mut self, truth: &Truth, kills: &Kills) {
         match kills {
             Kills::NotTold => {}
-            Kills::OfMachine(count) => self.machine_kills = Some(*count),
+            Kills::OfMachine { told, kernel } => self.machine_kills = Some((*told, *kernel)),
             Kills::OfCgroups(counts) => {
                 let found = |manner: Option<Manner>| {
                     let mut killed: BTreeMap<&str, u64> = BTreeMap::new();

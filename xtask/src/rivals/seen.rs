@@ -19,8 +19,11 @@ pub struct Seen {
 pub enum Kills {
     #[default]
     NotTold,
-    /// A number for the whole machine.
-    OfMachine(u64),
+    /// A number for the whole machine, and the kernel's own of the same time.
+    OfMachine {
+        told: u64,
+        kernel: u64,
+    },
     /// A number for each cgroup.
     OfCgroups(BTreeMap<String, u64>),
     Each(Vec<Kill>),

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::super::http;
-use super::super::load::unix_s;
+use super::super::load::{kernel_kills, unix_s};
 use super::super::rival::{Rival, Running, Surroundings};
 use super::super::seen::{Kills, Leak, Seen};
 use super::super::truth::Truth;
@@ -25,6 +25,7 @@ const EVERY: Duration = Duration::from_secs(30);
 pub struct Netdata {
     running: Running,
     begun_unix_s: f64,
+    kernel_before: u64,
     next: Duration,
     /// Cgroups of the load that had a chart at a look.
     charted: BTreeSet<String>,
@@ -55,6 +56,7 @@ pub fn start(around: &Surroundings) -> Result<Option<Box<dyn Rival>>> {
     Ok(Some(Box::new(Netdata {
         running,
         begun_unix_s: unix_s()?,
+        kernel_before: kernel_kills()?,
         next: EVERY,
         charted: BTreeSet::new(),
     })))
@@ -110,6 +112,7 @@ impl Rival for Netdata {
     fn end(mut self: Box<Self>, truth: &Truth) -> Result<Seen> {
         self.look()?;
         let seconds = (unix_s()? - self.begun_unix_s).ceil() as u64;
+        let kernel = kernel_kills()? - self.kernel_before;
         // A second per point, so that the rate of a second is the number of kills in it.
         let path = format!("/api/v1/data?chart=mem.oom_kill&after=-{seconds}&format=json");
         let data: Value = serde_json::from_str(&http::get(PORT, &path)?)?;
@@ -147,7 +150,10 @@ impl Rival for Netdata {
         });
         self.running.end(libc::SIGTERM)?;
         Ok(Seen {
-            kills: Kills::OfMachine(kills.round() as u64),
+            kills: Kills::OfMachine {
+                told: kills.round() as u64,
+                kernel,
+            },
             leak,
             notes,
             ..Seen::default()

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::super::http;
+use super::super::load::kernel_kills;
 use super::super::rival::{Rival, Running, Surroundings};
 use super::super::seen::{Kills, Seen};
 use super::super::truth::Truth;
@@ -18,6 +19,7 @@ pub struct NodeExporter {
     next: Duration,
     first: u64,
     last: u64,
+    kernel_before: u64,
     /// Whether any line named a cgroup of the load.
     names_cgroups: bool,
 }
@@ -30,12 +32,14 @@ pub fn start(around: &Surroundings) -> Result<Option<Box<dyn Rival>>> {
     command.arg(format!("--web.listen-address=127.0.0.1:{PORT}"));
     let running = Running::start(command, "node exporter", &around.scratch)?;
     let running = running.wait_for("Listening on")?;
+    let kernel_before = kernel_kills()?;
     let first = kills(&http::get(PORT, "/metrics")?)?;
     Ok(Some(Box::new(NodeExporter {
         running,
         next: EVERY,
         first,
         last: first,
+        kernel_before,
         names_cgroups: false,
     })))
 }
@@ -74,7 +78,10 @@ impl Rival for NodeExporter {
             vec!["no metric named a cgroup of the load".to_owned()]
         };
         let seen = Seen {
-            kills: Kills::OfMachine(self.last - self.first),
+            kills: Kills::OfMachine {
+                told: self.last - self.first,
+                kernel: kernel_kills()? - self.kernel_before,
+            },
             notes,
             ..Seen::default()
         };
