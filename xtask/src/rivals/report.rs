@@ -139,8 +139,12 @@ fn processes(page: &mut String, run: &Run) -> Result<()> {
         run.truth.shorts.len()
     )?;
     writeln!(page, "|---|--:|--:|--:|")?;
-    for row in &run.rows {
-        let score = Score::of(&run.truth, &row.seen);
+    let (told, silent): (Vec<_>, Vec<_>) = run
+        .rows
+        .iter()
+        .map(|row| (row, Score::of(&run.truth, &row.seen)))
+        .partition(|(_, score)| score.shorts.is_some());
+    for (row, score) in told {
         writeln!(
             page,
             "| {} | {} | {} | {} |",
@@ -150,8 +154,7 @@ fn processes(page: &mut String, run: &Run) -> Result<()> {
             percent(score.faults_by_cgroup),
         )?;
     }
-    writeln!(page)?;
-    Ok(())
+    not_told(page, silent.into_iter().map(|(row, _)| row))
 }
 
 fn leaks(page: &mut String, run: &Run) -> Result<()> {
@@ -162,15 +165,19 @@ fn leaks(page: &mut String, run: &Run) -> Result<()> {
     )?;
     writeln!(page, "|---|--:|--:|--:|")?;
     for row in &run.rows {
-        let (told, share, alarms) = match &row.seen.leak {
-            None => (
-                NOT_TOLD.to_owned(),
-                NOT_TOLD.to_owned(),
-                NOT_TOLD.to_owned(),
-            ),
-            Some(leak) => leak_row(leak, &run.truth),
-        };
-        writeln!(page, "| {} | {told} | {share} | {alarms} |", row.name)?;
+        if let Some(leak) = &row.seen.leak {
+            let (told, share, alarms) = leak_row(leak, &run.truth);
+            writeln!(page, "| {} | {told} | {share} | {alarms} |", row.name)?;
+        }
+    }
+    not_told(page, run.rows.iter().filter(|row| row.seen.leak.is_none()))
+}
+
+/// Those that are not in a table.
+fn not_told<'a>(page: &mut String, rows: impl Iterator<Item = &'a Row>) -> Result<()> {
+    let names: Vec<&str> = rows.map(|row| row.name.as_str()).collect();
+    if !names.is_empty() {
+        writeln!(page, "\nBy design told by none of: {}.", names.join("; "))?;
     }
     writeln!(page)?;
     Ok(())

@@ -33,6 +33,7 @@ impl Rival for Earlyoom {
         let kills = text.lines().filter_map(kill);
         Ok(Seen {
             kills: Kills::Each(kills.collect()),
+            notes: vec!["kills by itself when the machine runs short, and no cgroup".to_owned()],
             ..Seen::default()
         })
     }
