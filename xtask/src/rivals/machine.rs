@@ -34,15 +34,19 @@ pub fn boot(
     workload: &Path,
 ) -> Result<Run> {
     let xtask = std::env::current_exe().context("cannot find this program's file")?;
-    let mut programs = vec![xtask, memtrace.to_owned(), workload.to_owned()];
+    let name = xtask.file_name().context("this program has no name")?;
+    let command = format!(
+        "{} rivals-inside --memtrace /bin/memtrace --workload /bin/memtrace-workload",
+        name.display()
+    );
+    let mut programs = vec![xtask.clone(), memtrace.to_owned(), workload.to_owned()];
     for tool in ["oomkill", "exitsnoop"] {
         let path = packages.join("usr/sbin").join(tool);
         if path.is_file() {
             programs.push(path);
         }
     }
-    let command = "xtask rivals-inside --memtrace /bin/memtrace --workload /bin/memtrace-workload";
-    let args = vm::Args::shell(KERNEL, command, programs)?;
+    let args = vm::Args::shell(KERNEL, &command, programs)?;
     vm::run(workspace, &args)?;
     let answer = workspace.target().join("vm").join(KERNEL).join("ttyS1");
     let bytes = fs::read(&answer).with_context(|| format!("cannot read {}", answer.display()))?;

@@ -80,7 +80,7 @@ fn load(page: &mut String, truth: &Truth) -> Result<()> {
     };
     writeln!(
         page,
-        "The load, {:.0} minutes: {} OOM kills ({}); {} processes that touch 1 to 8 MiB and end, half of them in\n\
+        "The load, {:.0} min: {} OOM kills ({}); {} processes that touch 1 to 8 MiB and end, half of them in\n\
          cgroups of their own (life with start: median {} ms, nine in ten below {} ms); a leak of {:.1} MiB a minute \
          below a limit\nof {:.0} MiB; {} cgroups that fill and do not leak. The kernel counted {} OOM kills on the \
          machine meanwhile.\n",
