@@ -35,6 +35,22 @@ fn without_privileges_run_exits_77_and_names_the_capability() -> Result<()> {
 }
 
 #[test]
+fn a_thread_of_the_kernel_is_no_process_to_record() -> Result<()> {
+    if fs::read_to_string("/proc/2/comm").ok().as_deref() != Some("kthreadd\n") {
+        machine::skip("no thread of the kernel in this PID namespace");
+        return Ok(());
+    }
+    let output = agent::run(&["record", "--pid", "2", "--duration", "1s"])?;
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    ensure!(
+        stderr.contains("kthreadd (2) is a thread of the kernel"),
+        "{stderr}"
+    );
+    Ok(())
+}
+
+#[test]
 fn wrong_values_exit_2_and_name_the_flag() -> Result<()> {
     let wrong = [
         ["--interval", "x"],

@@ -155,6 +155,30 @@ fn a_command_runs_at_a_kill_with_its_facts_and_its_line() -> Result<()> {
 }
 
 #[test]
+fn signals_that_were_blocked_or_ignored_before_it_break_neither_commands_nor_its_end() -> Result<()>
+{
+    let cgroup = Cgroup::new("deaf")?;
+    let configured = Configured::new(&format!(
+        "[[on_event]]\n\
+         name = \"note\"\n\
+         on = [\"incident\"]\n\
+         cgroup = \"{}\"\n\
+         shell = \"exit 3\"\n",
+        cgroup.path(),
+    ))?;
+    let file = configured.path("memtrace.toml");
+    let agent = Agent::start_deaf(&["--config", file.to_str().context("no UTF-8")?])?;
+    run_into_limit(&cgroup, b"mt-deaf")?;
+    let said = "\"note\" ran for incident: exit code 3";
+    let told = machine::poll(said, Duration::from_secs(20), || {
+        Ok(agent.stderr().contains(said).then_some(()))
+    });
+    told.with_context(|| agent.stderr())?;
+    // By SIGTERM.
+    agent.stop().map(drop)
+}
+
+#[test]
 fn a_file_that_is_wrong_ends_it_with_2_and_names_the_line() -> Result<()> {
     let configured = Configured::new("interval = \"1s\"\n\nheep = true\nstall_after = 5\n")?;
     let file = configured.path("memtrace.toml");

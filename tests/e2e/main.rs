@@ -9,6 +9,7 @@ mod cli;
 mod config;
 mod effective_limit;
 mod fault;
+mod faults;
 mod heap;
 mod identity_cri;
 mod identity_kubernetes;

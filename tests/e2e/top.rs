@@ -181,3 +181,32 @@ fn top_without_a_terminal_says_what_scripts_use() -> Result<()> {
     ensure!(output.stdout.is_empty(), "{output:?}");
     Ok(())
 }
+
+#[test]
+fn top_ends_quietly_when_its_terminal_is_gone() -> Result<()> {
+    let Some(terminal) = Terminal::open(80, 24)? else {
+        return Ok(());
+    };
+    let place = tempfile::tempdir()?;
+    let socket = terminal.directory.path().join("api").join("agent.sock");
+    let agent = agent(&socket)?;
+    let status = place.path().join("status");
+    // The shell outlives its terminal, to tell how top ended.
+    terminal.press(&[
+        &format!(
+            "trap '' HUP; {} top --socket {}; echo $? > {}",
+            machine::memtrace()?.display(),
+            socket.display(),
+            status.display()
+        ),
+        "Enter",
+    ])?;
+    terminal.wait("live")?;
+    terminal.tmux(&["kill-server"])?;
+    let ended = machine::poll("the end of top", USUAL, || {
+        let status = fs::read_to_string(&status).unwrap_or_default();
+        Ok(status.ends_with('\n').then_some(status))
+    })?;
+    assert_eq!(ended.trim(), "0");
+    agent.stop().map(drop)
+}

@@ -2,13 +2,15 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use nix::sys::signal::{Signal, kill};
+use nix::errno::Errno;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -16,6 +18,7 @@ use tempfile::TempDir;
 use crate::capability::{self, Capability};
 use crate::cgroup::Cgroup;
 use crate::machine::{self, patience};
+use crate::refused_calls::{Call, Kind, Refusals};
 use crate::workload::join_before_exec;
 
 #[derive(Debug, Default)]
@@ -36,6 +39,8 @@ pub struct Agent {
     readers: Vec<JoinHandle<()>>,
     /// Holds what it stores, where the test gave it no other place.
     _state: Option<TempDir>,
+    /// Answers its system calls, where the test wants some refused.
+    refusals: Option<Refusals>,
 }
 
 impl Agent {
@@ -62,6 +67,45 @@ impl Agent {
     ) -> Result<Self> {
         let only = |command: &mut Command| capability::only(command, capabilities);
         Self::run(arguments, environment, only)
+    }
+
+    /// The same by a parent that ignores SIGCHLD and blocks SIGTERM, both of which an exec keeps.
+    pub fn start_deaf(arguments: &[&str]) -> Result<Self> {
+        let deafen = || {
+            let mut terminate = SigSet::empty();
+            terminate.add(Signal::SIGTERM);
+            terminate.thread_block()?;
+            let ignored = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+            // SAFETY: what is ignored runs no code.
+            unsafe { sigaction(Signal::SIGCHLD, &ignored) }?;
+            Ok(())
+        };
+        Self::run(arguments, &[], |command| {
+            // SAFETY: only system calls, which are safe after fork.
+            unsafe { command.pre_exec(deafen) };
+            Ok(())
+        })
+    }
+
+    /// The same with system calls of these kinds refused as `refuses` says.
+    pub fn start_refused(
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        kinds: &[Kind],
+        refuses: impl FnMut(&Call) -> Option<Errno> + Send + 'static,
+    ) -> Result<Self> {
+        let mut refusals = None;
+        let mut agent = Self::run(arguments, environment, |command| {
+            refusals = Some(Refusals::of(command, kinds, refuses)?);
+            Ok(())
+        })?;
+        agent.refusals = refusals;
+        Ok(agent)
+    }
+
+    /// How many of its system calls were refused so far.
+    pub fn refused(&self) -> u64 {
+        self.refusals.as_ref().map_or(0, Refusals::count)
     }
 
     fn run(
@@ -114,6 +158,7 @@ impl Agent {
             stderr,
             readers,
             _state: None,
+            refusals: None,
         })
     }
 
@@ -219,6 +264,11 @@ impl Agent {
     /// What it wrote to stderr so far.
     pub fn stderr(&self) -> String {
         self.stderr.lock().expect("reader thread panicked").clone()
+    }
+
+    /// Sends it a signal that it may outlive.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill(Pid::from_raw(self.child.id() as i32), signal)?)
     }
 
     /// Ends it as service managers do: exit status 0 in time, and no broken line before.

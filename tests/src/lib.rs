@@ -20,6 +20,7 @@ pub mod profiles_backend;
 pub mod program;
 pub mod prometheus;
 pub mod recording;
+pub mod refused_calls;
 pub mod storm;
 pub mod strace;
 pub mod swap;

@@ -12,7 +12,6 @@ mod picture;
 mod prometheus;
 mod read;
 mod report;
-pub(crate) use self::report::{nearness, statistics, weighed};
 mod table;
 
 use std::{
@@ -34,6 +33,7 @@ use self::{
 use crate::{
     analysis::{State, Thresholds},
     cli,
+    host::pattern::glob,
 };
 
 pub use self::read::ReadError;
@@ -77,7 +77,7 @@ pub struct AnalyzeArgs {
     pub plot: Option<PathBuf>,
 
     /// Only series whose name matches: '*' matches any characters, '/' included
-    #[arg(long, value_name = "GLOB", value_parser = cli::glob)]
+    #[arg(long, value_name = "GLOB", value_parser = glob)]
     pub series: Option<GlobMatcher>,
 
     /// What metrics of Prometheus are that are not known by name

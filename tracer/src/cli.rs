@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
-use globset::{Glob, GlobMatcher, GlobSetBuilder};
+use globset::GlobMatcher;
 
 use crate::{
     agent::ApiAt,
@@ -12,6 +12,7 @@ use crate::{
     api::records::DEFAULT_SOCKET,
     config::ConfigArgs,
     export::otlp::OtlpFlags,
+    host::pattern::cgroup_glob,
     identity::options::NamingArgs,
     incidents::{self, IncidentsArgs},
     leaks::{self, LeaksArgs},
@@ -128,8 +129,9 @@ pub struct RunArgs {
     #[arg(short, long, value_parser = duration)]
     pub duration: Option<Duration>,
 
-    /// Tell only cgroups whose path matches: '*' matches any characters, '/' included
-    #[arg(short, long, value_name = "GLOB", value_parser = glob)]
+    /// Tell only cgroups whose path matches: '*' matches any characters, '/' included; a
+    /// name without '/' is found at any depth
+    #[arg(short, long, value_name = "GLOB", value_parser = cgroup_glob)]
     pub cgroup: Option<GlobMatcher>,
 
     #[command(flatten)]
@@ -190,7 +192,7 @@ pub struct OomArgs {
     pub duration: Option<Duration>,
 
     /// Only incidents that have to do with a cgroup whose path matches
-    #[arg(short, long, value_name = "GLOB", value_parser = glob)]
+    #[arg(short, long, value_name = "GLOB", value_parser = cgroup_glob)]
     pub cgroup: Option<GlobMatcher>,
 
     /// Where cgroups are mounted, if not where /proc/self/mountinfo says
@@ -239,6 +241,7 @@ pub struct GrowthArgs {
 #[derive(Debug, Clone, Default, Args)]
 pub struct ThresholdArgs {
     /// Minutes of analysis to a minute of the clock: 60 judges minutes as if they were hours
+    /// [default: 1]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub time_scale: Option<f64>,
 
@@ -472,25 +475,6 @@ fn api_socket(text: &str) -> Result<ApiAt, String> {
         "none" => Ok(ApiAt::Nowhere),
         path => Ok(ApiAt::Only(path.into())),
     }
-}
-
-/// Longest pattern, bytes: longer than any path.
-const LONGEST_GLOB: usize = 8192;
-
-pub(crate) fn glob(text: &str) -> Result<GlobMatcher, String> {
-    if text.is_empty() {
-        return Err("no cgroup has an empty path: write '/kubepods*', or '*' for all".to_owned());
-    }
-    if text.len() > LONGEST_GLOB {
-        return Err(format!("longer than {LONGEST_GLOB} bytes"));
-    }
-    let glob = Glob::new(text).map_err(|error| error.kind().to_string())?;
-    // Compiling panics where this is an error: alternatives too deep, too many of them.
-    GlobSetBuilder::new()
-        .add(glob.clone())
-        .build()
-        .map_err(|_| "too deep or too large a pattern".to_owned())?;
-    Ok(glob.compile_matcher())
 }
 
 #[cfg(test)]

@@ -12,8 +12,8 @@ use globset::GlobMatcher;
 use jiff::Timestamp;
 
 use crate::{
-    cli,
     export::console::incident::{line, list, report, shown},
+    host::pattern::cgroup_glob,
     identity::{
         names::Names,
         pod_name::{self, PodName},
@@ -58,8 +58,9 @@ pub struct IncidentsArgs {
     #[arg(long, global = true, value_delimiter = ',', value_parser = kinds())]
     pub kind: Vec<Kind>,
 
-    /// Only where the charged cgroup or a victim's matches: '*' matches any characters, '/' included
-    #[arg(long, global = true, value_name = "GLOB", value_parser = cli::glob)]
+    /// Only where the charged cgroup or a victim's matches: '*' matches any characters, '/' included; a
+    /// name without '/' is found at any depth
+    #[arg(long, global = true, value_name = "GLOB", value_parser = cgroup_glob)]
     pub cgroup: Option<GlobMatcher>,
 
     /// Only where the charged cgroup or a victim's is of this pod: NAMESPACE/NAME, or NAME
@@ -74,7 +75,7 @@ pub struct IncidentsArgs {
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Times of the list in UTC, not in the zone of this host; reports and JSON are always in UTC
+    /// Times in UTC, not in the zone of this host; JSON is always in UTC
     #[arg(long, global = true)]
     pub utc: bool,
 
@@ -188,6 +189,7 @@ fn tell(
     select(&mut found.incidents, args, Timestamp::now());
     // Standard error that is closed must not hide what is asked for.
     let _ = remark(args, &found, stored, remarks);
+    let zone = Zone::choose(args.utc);
     match &args.action {
         None => {
             if args.json {
@@ -195,7 +197,6 @@ fn tell(
                     json(incident, out)?;
                 }
             } else if !found.incidents.is_empty() {
-                let zone = Zone::choose(args.utc);
                 let table = list(&found.incidents, &zone, screen.width, screen.colour);
                 out.write_all(table.as_bytes())?;
             }
@@ -206,7 +207,7 @@ fn tell(
                 json(incident, out)?;
             } else {
                 let width = screen.width.unwrap_or(REPORT_WIDTH);
-                out.write_all(report(incident, screen.colour, width).as_bytes())?;
+                out.write_all(report(incident, &zone, screen.colour, width).as_bytes())?;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `memtrace leaks`: what leaks now, as the running agent judges it, with what that rests on.
 
-mod block;
+pub mod block;
 
 use std::io::{self, Write};
 
@@ -15,8 +15,9 @@ use crate::{
         query::{CgroupQuery, LeakQuery},
         records::{LeakRecord, Listed},
     },
-    cli::{self, SocketArgs},
+    cli::SocketArgs,
     export::console::incident::shown,
+    host::pattern::cgroup_glob,
     identity::pod_name::{self, PodName},
     incidents::Screen,
     moment::Zone,
@@ -44,8 +45,9 @@ pub struct LeaksArgs {
     #[arg(long)]
     pub all: bool,
 
-    /// Only cgroups whose path matches: '*' matches any characters, '/' included
-    #[arg(long, value_name = "GLOB", value_parser = cli::glob)]
+    /// Only cgroups whose path matches: '*' matches any characters, '/' included; a
+    /// name without '/' is found at any depth
+    #[arg(long, value_name = "GLOB", value_parser = cgroup_glob)]
     pub cgroup: Option<GlobMatcher>,
 
     /// Only in this pod: NAMESPACE/NAME, or NAME

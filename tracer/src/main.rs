@@ -9,12 +9,13 @@ use std::{
 
 use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _};
 use memtrace::{
-    agent::{self, ApiAt, Config, Output, RunError},
+    agent::{self, ApiAt, Config, Output, RunError, signals},
     analyze::{self, AnalyzeArgs, Outcome},
     api::records::DEFAULT_SOCKET,
     cli::{Cli, Command, DoctorArgs, OomArgs, OutputArg, Switch},
     config::{self, CommandLine, ConfigArgs, reload::Reloader},
     doctor,
+    host::escape,
     identity::options::NamingConfig,
     incidents::{self, IncidentsArgs, Screen},
     kernel::capability::Effective,
@@ -30,10 +31,15 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// `EX_NOPERM` of sysexits.h.
 const NOT_PERMITTED: u8 = 77;
 const WRONG_USAGE: u8 = 2;
+/// Of a line of an error.
+const MOST_ERROR_CHARS: usize = 8192;
 /// `analyze` or `leaks` found what it was told to fail on.
 const FOUND: u8 = 3;
 
 fn main() -> ExitCode {
+    if let Err(error) = signals::reset_inherited() {
+        return fail(1, &format!("signals cannot be set up: {error}"));
+    }
     let matches = Cli::command().get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
@@ -326,16 +332,11 @@ fn missing_capabilities() -> Option<String> {
 
 fn fail(code: u8, message: &str) -> ExitCode {
     // Paths and names in it are not ours.
-    let shown: String = message
-        .chars()
-        .map(|c| {
-            if c.is_control() && c != '\n' {
-                '\u{fffd}'
-            } else {
-                c
-            }
-        })
+    let lines: Vec<_> = message
+        .lines()
+        .map(|line| escape::again(line, MOST_ERROR_CHARS))
         .collect();
+    let shown = lines.join("\n");
     let _ = writeln!(std::io::stderr(), "memtrace: {shown}");
     ExitCode::from(code)
 }

@@ -60,11 +60,27 @@ impl Zone {
 
     /// RFC 3339 to the second: `2026-11-21T08:42:26+01:00`, `…Z` in UTC.
     pub fn seconds(&self, time: Timestamp) -> String {
-        let format = if self.0 == TimeZone::UTC {
-            "%Y-%m-%dT%H:%M:%SZ"
-        } else {
-            "%Y-%m-%dT%H:%M:%S%:z"
-        };
+        self.bare(time) + &self.offset(time)
+    }
+
+    /// The same with microseconds.
+    pub fn microseconds(&self, time: Timestamp) -> String {
+        self.show(time, "%Y-%m-%dT%H:%M:%S%.6f") + &self.offset(time)
+    }
+
+    /// To the second without the zone: beside a time that names it.
+    pub fn bare(&self, time: Timestamp) -> String {
+        self.show(time, "%Y-%m-%dT%H:%M:%S")
+    }
+
+    fn offset(&self, time: Timestamp) -> String {
+        match self.0 == TimeZone::UTC {
+            true => "Z".into(),
+            false => self.show(time, "%:z"),
+        }
+    }
+
+    fn show(&self, time: Timestamp, format: &str) -> String {
         time.to_zoned(self.0.clone()).strftime(format).to_string()
     }
 
@@ -75,8 +91,13 @@ impl Zone {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// An hour east of UTC, two in summer.
+    pub fn central_europe() -> Zone {
+        Zone(TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap())
+    }
 
     #[test]
     fn a_moment_is_so_long_ago_or_a_time_with_its_zone() {
@@ -99,8 +120,14 @@ mod tests {
     fn a_time_names_its_offset() {
         let time: Timestamp = "2026-11-21T07:42:26.9Z".parse().unwrap();
         assert_eq!(Zone::utc().seconds(time), "2026-11-21T07:42:26Z");
-        let zone = Zone(TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap());
+        let zone = central_europe();
         assert_eq!(zone.seconds(time), "2026-11-21T08:42:26+01:00");
+        assert_eq!(zone.microseconds(time), "2026-11-21T08:42:26.900000+01:00");
+        assert_eq!(
+            Zone::utc().microseconds(time),
+            "2026-11-21T07:42:26.900000Z"
+        );
+        assert_eq!(zone.bare(time), "2026-11-21T08:42:26");
         assert_eq!(zone.offset_seconds(time), 3600);
         let summer: Timestamp = "2026-07-01T00:00:00Z".parse().unwrap();
         assert_eq!(zone.seconds(summer), "2026-07-01T02:00:00+02:00");

@@ -24,9 +24,11 @@ pub enum Purpose {
     Deploy,
     /// A terminal that tests draw on.
     Terminal,
+    /// Compiling C++: what links the BPF object, and the fuzzer.
+    Compiler,
 }
 
-use Purpose::{Backend, Bpf, Containers, Deploy, Oracle, Terminal, Vm};
+use Purpose::{Backend, Bpf, Compiler, Containers, Deploy, Oracle, Terminal, Vm};
 
 /// Every Debian package that a developer command uses.
 pub const PACKAGES: &[(&str, Purpose)] = &[
@@ -37,7 +39,7 @@ pub const PACKAGES: &[(&str, Purpose)] = &[
     ("libpolly-22-dev", Bpf),
     ("libzstd-dev", Bpf),
     ("zlib1g-dev", Bpf),
-    ("g++", Bpf),
+    ("g++", Compiler),
     ("qemu-system-x86", Vm),
     ("busybox-static", Vm),
     ("cpio", Vm),

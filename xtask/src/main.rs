@@ -11,6 +11,7 @@ mod deny;
 mod deps;
 mod dist;
 mod ebpf;
+mod fuzz;
 mod leaks;
 mod process;
 mod rivals;
@@ -54,6 +55,8 @@ enum Command {
     Run(run::Args),
     /// Build the Debian package
     Dist(dist::Args),
+    /// Fuzz every parser of untrusted bytes
+    Fuzz(fuzz::Args),
     /// Measure what tracing costs, and write docs/benchmarks.md
     Bench(bench::Args),
     /// A load that `bench` measures
@@ -95,6 +98,7 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Deny(args) => deny::run(&workspace()?, &args),
         Command::Dist(args) => dist::run(&workspace()?, &args),
         Command::Run(args) => run::run(&workspace()?, &args),
+        Command::Fuzz(args) => fuzz::run(&workspace()?, &args),
         Command::Bench(args) => bench::run(&workspace()?, &args),
         Command::BenchLoad(args) => bench::load::run(&args),
         Command::Rivals(args) => rivals::run(&workspace()?, &args),

@@ -9,7 +9,7 @@ use anyhow::{Context, Error, Result};
 use crate::deps::{self, Purpose};
 use crate::process::{self, progress};
 use crate::workspace::Workspace;
-use crate::{artifacts, backends, deny, ebpf, vm};
+use crate::{artifacts, backends, deny, ebpf, fuzz, vm};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, Clone, clap::Args)]
@@ -37,6 +37,7 @@ const FULL: &[Step] = &[
     ("dependencies", dependencies),
     ("BPF object", bpf_object),
     ("deployment", deployment),
+    ("fuzzing", fuzzing),
     ("end-to-end tests on this kernel", host_tests),
 ];
 const VM: &[Step] = &[
@@ -82,6 +83,7 @@ fn run_steps(
 fn packages(_: &Workspace) -> Result<()> {
     deps::ensure(&[
         Purpose::Bpf,
+        Purpose::Compiler,
         Purpose::Vm,
         Purpose::Oracle,
         Purpose::Backend,
@@ -138,6 +140,10 @@ fn deployment(workspace: &Workspace) -> Result<()> {
         .arg(workspace.tools().join("deploy"))
         .env("MEMTRACE_BIN", built.memtrace);
     process::check(&mut command)
+}
+
+fn fuzzing(workspace: &Workspace) -> Result<()> {
+    fuzz::run(workspace, &fuzz::Args::every_change())
 }
 
 fn host_tests(workspace: &Workspace) -> Result<()> {

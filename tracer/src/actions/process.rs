@@ -19,7 +19,7 @@ use std::{
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
     sys::{
-        signal::{Signal, killpg},
+        signal::{SigSet, Signal, killpg},
         wait::{Id, WaitPidFlag, WaitStatus, waitid},
     },
     unistd::Pid,
@@ -119,9 +119,11 @@ fn is_protected() -> bool {
     value.is_some_and(|value| value < 0)
 }
 
-/// In the child: a session of its own, none of the agent's descriptors, no life beyond the agent's, and none of
-/// its protection from the OOM killer.
+/// In the child: a session of its own, none of the agent's descriptors, no life beyond the agent's, none of its
+/// protection from the OOM killer, and no signal blocked.
 fn set_apart(is_protected: bool) -> io::Result<()> {
+    // The thread that starts it may block some.
+    SigSet::empty().thread_set_mask()?;
     // SAFETY: takes no pointer.
     if unsafe { libc::setsid() } < 0 {
         return Err(io::Error::last_os_error());

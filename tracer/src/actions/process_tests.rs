@@ -46,6 +46,16 @@ fn a_command_tells_how_it_ended() {
 }
 
 #[test]
+fn no_signal_is_blocked_for_a_command() {
+    let mut blocked = SigSet::empty();
+    blocked.add(Signal::SIGTERM);
+    blocked.thread_block().unwrap();
+    let ran = shell("grep SigBlk /proc/self/status", LONG);
+    blocked.thread_unblock().unwrap();
+    assert_eq!(text(&ran).trim(), "SigBlk:\t0000000000000000");
+}
+
+#[test]
 fn a_timeout_ends_the_command_and_all_it_started() {
     let ran = shell(
         "trap '' TERM; sleep 1000 & echo $!; (trap '' TERM; sleep 1000) & echo $!; wait; sleep 1000",

@@ -3,10 +3,7 @@
 
 mod growers;
 
-use std::{
-    collections::HashSet,
-    time::{Duration, SystemTime},
-};
+use std::{collections::HashSet, time::Duration};
 
 use crate::{
     host::process::ProcRoot,
@@ -31,8 +28,6 @@ pub struct Sources<'a> {
     pub counts: &'a Counts,
     pub readings: &'a mut Readings,
     pub proc: &'a ProcRoot,
-    /// When memtrace started.
-    pub started: SystemTime,
     /// Since then.
     pub now: Duration,
     /// Families that count.
@@ -162,9 +157,9 @@ fn usage(
 
 /// When a cgroup was made, since memtrace started; `None` if it was there before.
 fn born(sources: &Sources<'_>, id: u64) -> Option<Duration> {
-    let since = sources.cgroups.get(id)?.since;
-    let born = since.duration_since(sources.started).ok()?;
-    (born > Duration::ZERO).then_some(born)
+    let born_at = sources.cgroups.get(id)?.born_at?;
+    let age = clock::boot_time().saturating_sub(born_at);
+    sources.now.checked_sub(age)
 }
 
 fn reclaim_before(sources: &Sources<'_>, below: &HashSet<u64>) -> Option<ReclaimBefore> {

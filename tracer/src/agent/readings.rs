@@ -46,7 +46,7 @@ pub struct Readings {
     buffer: Vec<u8>,
     interval: u64,
     most: usize,
-    /// Cgroup readings that failed for another reason than removal.
+    /// Files of cgroups that could not be read for another reason than removal.
     pub failed: u64,
 }
 
@@ -74,6 +74,7 @@ impl Readings {
             self.failed += 1;
             return 0;
         };
+        self.failed += found.unreadable;
         let mut left_out = found.overflow;
         let mut present = HashSet::with_capacity(found.cgroups.len());
         for cgroup in &found.cgroups {
@@ -190,7 +191,9 @@ impl Readings {
                 || active.contains(&id)
                 || deserves(&watched.reading)
                 || has_turn(id, self.interval);
-            match watched.read(due, &mut self.buffer) {
+            let read = watched.read(due, &mut self.buffer);
+            self.failed += watched.reader.take_unreadable();
+            match read {
                 Ok(depth) => {
                     cgroups.read(id, watched.reading);
                     if depth == ReadDepth::Full {
@@ -199,7 +202,12 @@ impl Readings {
                     }
                 }
                 Err(error) if error.is_gone() => done.gone.push(id),
-                Err(_) => self.failed += 1,
+                Err(_) => {
+                    self.failed += 1;
+                    // What it was is no reading of now.
+                    watched.reading = MemoryReading::default();
+                    cgroups.read(id, watched.reading);
+                }
             }
         }
     }

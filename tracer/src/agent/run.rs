@@ -33,6 +33,7 @@ use crate::{
     export::prometheus::Endpoint,
     host::{
         hierarchy::CgroupHierarchy,
+        pattern::unmatched,
         process::{ProcRoot, ticks, ticks_per_second},
     },
     identity::facts::KnownPlace,
@@ -131,6 +132,8 @@ struct Agent {
     /// `None`: pages are not sampled.
     stacks: Option<Stacks>,
     serving: Serving,
+    /// Every cgroup that comes or goes is told by the kernel.
+    sees_cgroups: bool,
     /// As of the last interval.
     host: HostReading,
     /// When the last interval ended.
@@ -142,6 +145,8 @@ struct Agent {
     /// Cgroups whose growers were not told because there were too many.
     leaks_without_processes: u64,
     undecoded: u64,
+    /// Files of the host that could not be read.
+    host_unreadable: u64,
     buffer: Vec<u8>,
     page_size: u64,
     /// Last: what is above may write when it is dropped.
@@ -157,6 +162,14 @@ impl Agent {
         };
         let hierarchy =
             CgroupHierarchy::detect(&ProcRoot::default(), config.cgroup_root.as_deref())?;
+        let unmatched = config
+            .cgroup
+            .as_ref()
+            .and_then(|glob| unmatched(&hierarchy, glob));
+        if let Some(unmatched) = unmatched {
+            log::warn!("{unmatched}");
+        }
+        stacks::fit(&mut config, &hierarchy);
         let mode = hierarchy.mode;
         let most = config.kernel.max_cgroups as usize;
         // Before the hooks: a kill from here on is seen, or missed.
@@ -168,12 +181,16 @@ impl Agent {
         }
         let counts = loader.counts()?;
         let with_arguments = config.kernel.command_lines;
-        running_commands::tell(
-            &mut loader.commands()?,
-            &ProcRoot::default(),
-            with_arguments,
-            &mut Vec::new(),
-        );
+        let mut commands = loader.commands()?;
+        // What they are now would be told of the programs that they execute later.
+        if loader.has("oom.command_exec") {
+            running_commands::tell(
+                &mut commands,
+                &ProcRoot::default(),
+                with_arguments,
+                &mut Vec::new(),
+            );
+        }
         let oom_ring = loader.oom_ring()?;
         let event_ring = loader.event_ring()?;
         let node = config.naming.options.node.clone();
@@ -215,11 +232,14 @@ impl Agent {
                 .map(|thresholds| Judging::new(thresholds, config.state_dir.as_deref())),
             chronicle: Chronicle::new(config.interval, started, most, config.state_dir.as_deref()),
             serving: Serving {
-                heap: loader.serves(Family::Heap),
-                reclaim: loader.serves(Family::Reclaim),
-                lifecycle: loader.serves(Family::Lifecycle),
-                oom: loader.serves(Family::Oom),
+                heap: loader.serves_whole(Family::Heap),
+                reclaim: loader.serves_whole(Family::Reclaim),
+                execs: loader.has("lifecycle.process_exec"),
+                exits: loader.has("lifecycle.process_exit"),
+                oom_kills: loader.has("oom.mark_victim"),
             },
+            sees_cgroups: loader.has("lifecycle.cgroup_mkdir")
+                && loader.has("lifecycle.cgroup_rmdir"),
             stacks: None,
             actions: Actions::new(std::mem::take(&mut config.rules)),
             outputs: Outputs::new(config.output, config.cgroup.take()).map_err(RunError::Output)?,
@@ -235,6 +255,7 @@ impl Agent {
             event_drops: 0,
             leaks_without_processes: 0,
             undecoded: 0,
+            host_unreadable: 0,
             buffer: Vec::with_capacity(16 * 1024),
             page_size,
             config,
@@ -333,7 +354,9 @@ impl Agent {
         self.chronicle.stop();
         self.outputs.finish(LAST_LINES);
         if let Some(otlp) = self.otlp.take() {
-            let host = self.proc.machine(&mut self.buffer).unwrap_or_default();
+            let host = self
+                .proc
+                .machine(&mut self.buffer, &mut self.host_unreadable);
             let own = self.own();
             let snapshot = self.full_snapshot(host, own, otlp.offered());
             otlp.stop(snapshot);
@@ -348,6 +371,7 @@ impl Agent {
                 let since = clock::wall_clock(time_ns);
                 if self.readings.made(&mut self.cgroups, id, &path, since) {
                     self.naming.name_new(&mut self.cgroups);
+                    self.cgroups.born(id, Duration::from_nanos(time_ns));
                     self.incidents.born_cgroup(id);
                 } else {
                     self.cgroups.overflow += 1;
@@ -397,7 +421,9 @@ impl Agent {
         let at = read_since(at);
         // After the cgroups: what they counted is in the host's count too.
         let host_at = clock::boot_time();
-        let host = self.proc.machine(&mut self.buffer).unwrap_or_default();
+        let host = self
+            .proc
+            .machine(&mut self.buffer, &mut self.host_unreadable);
         let host_at = read_since(host_at);
         self.cgroups.machine_bytes = host.mem_total_bytes;
         active_processes::look(

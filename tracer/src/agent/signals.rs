@@ -1,8 +1,23 @@
-//! The signals that end memtrace cleanly, and the one that has it read its configuration again.
+//! The signals that end memtrace cleanly, and the one that has it read its configuration again; what of signals
+//! is not taken over from whoever started it.
 
 use std::{fs::File, io};
 
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal as Number, sigaction};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Undoes what may be inherited over an exec and would break memtrace: a SIGCHLD that is ignored has the kernel reap
+/// children before their status is read, and a SIGTERM that is blocked never comes. For the first thread, before
+/// there are others. That SIGHUP is ignored (`nohup`) stays.
+///
+/// # Errors
+/// The kernel refuses it, which it never does for these.
+pub fn reset_inherited() -> nix::Result<()> {
+    let usual = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: the default action runs no code of this process.
+    unsafe { sigaction(Number::SIGCHLD, &usual) }?;
+    SigSet::empty().thread_set_mask()
+}
 
 /// SIGINT, SIGTERM and SIGHUP.
 pub struct Signals {

@@ -3,6 +3,8 @@
 //! What was found last of each watched cgroup is held, so that a verdict is told with it at once. Must
 //! not make the loop wait.
 
+mod held;
+
 use std::{
     collections::{HashMap, HashSet},
     io,
@@ -19,6 +21,8 @@ use tokio::sync::mpsc as tokio_mpsc;
 
 use crate::{
     export::profile::json,
+    host::ProcRoot,
+    incident::record::Victim,
     loader::stacks::StackSamples,
     stacks::{
         limits::CollectorLimits,
@@ -29,6 +33,8 @@ use crate::{
     },
     symbols::{Limits, Symbols},
 };
+
+use held::Held;
 
 /// Growth counts from between one and two of these ago.
 const REBASE: Duration = Duration::from_secs(900);
@@ -74,12 +80,6 @@ struct Question {
     lost: u64,
 }
 
-struct Held {
-    top: Vec<StackRecord>,
-    profile: Arc<Profile>,
-    at: Instant,
-}
-
 /// Stack sampling of the agent.
 pub struct Stacks {
     service: StackService,
@@ -87,6 +87,7 @@ pub struct Stacks {
     found: tokio_mpsc::Receiver<Found>,
     namer: Option<JoinHandle<()>>,
     held: HashMap<u64, Held>,
+    proc: ProcRoot,
     asked: HashMap<Subject, Instant>,
     incidents: HashMap<String, Option<Vec<StackRecord>>>,
     /// Questions that found no room.
@@ -142,6 +143,7 @@ impl Stacks {
             found,
             namer: Some(namer),
             held: HashMap::new(),
+            proc: ProcRoot::default(),
             asked: HashMap::new(),
             incidents: HashMap::new(),
             unanswered: Arc::default(),
@@ -220,12 +222,7 @@ impl Stacks {
                     self.asked.remove(&Subject::Cgroup(id));
                     return;
                 }
-                let held = Held {
-                    top: found.top,
-                    profile: found.profile,
-                    at: Instant::now(),
-                };
-                self.held.insert(id, held);
+                self.held.insert(id, Held::new(found.profile, found.top));
             }
             Subject::Incident(id) => {
                 if let Some(waiting) = self.incidents.get_mut(&id) {
@@ -235,17 +232,22 @@ impl Stacks {
         }
     }
 
-    /// The first suspects of a cgroup, as of the last look; empty if nothing is known.
+    /// The first suspects of a cgroup among what still runs, as of the last look; empty if nothing is known.
     pub fn of_cgroup(&self, id: u64) -> Vec<StackRecord> {
-        self.held
-            .get(&id)
-            .map(|held| held.top.clone())
-            .unwrap_or_default()
+        let held = self.held.get(&id);
+        held.map_or_else(Vec::new, |held| held.top_running(&self.proc))
     }
 
-    /// The last profile of a cgroup; `None` if it is not watched, or nothing was sampled of it yet.
+    /// What processes had when their cgroup was looked at last, also of those that have ended since.
+    pub fn of_victims(&self, cgroup_id: u64, victims: &[Victim]) -> Vec<StackRecord> {
+        let held = self.held.get(&cgroup_id);
+        held.map_or_else(Vec::new, |held| held.top_of(victims))
+    }
+
+    /// The last profile of what still runs in a cgroup; `None` if it is not watched, or nothing that runs was
+    /// sampled yet.
     pub fn profile_of(&self, id: u64) -> Option<Arc<Profile>> {
-        self.held.get(&id).map(|held| Arc::clone(&held.profile))
+        self.held.get(&id)?.running(&self.proc)
     }
 
     /// The last profile of every watched cgroup that was made after `since`.

@@ -70,6 +70,27 @@ pub fn track(
     known: &mut Option<Rated>,
 ) -> Option<Track> {
     let age = minute - onset;
+    let (rate, rate_low, rate_high) = since(rings, age, known)?;
+    let level = level(rings, rate)?;
+    let top = highest(rings, rate, level, room, age as f64);
+    let left = room.map_or(0.0, |room| (room - top) / rate);
+    let rise = daily_rise(rings.get(2)?, *BLOCK_MINUTES.get(2)?, rate, left, age);
+    let (top, level) = (top + rise, level + rise);
+    Some(Track {
+        rate,
+        rate_low,
+        rate_high,
+        top,
+        level,
+    })
+}
+
+/// The rate of the last `age` minutes in bytes a minute with its interval: the middle first.
+pub fn since(
+    rings: &[Ring; RINGS],
+    age: i64,
+    known: &mut Option<Rated>,
+) -> Option<(f64, f64, f64)> {
     let mut index = (0..RINGS)
         .find(|ring| ring_minutes(*ring) >= age)
         .unwrap_or(RINGS - 1);
@@ -87,19 +108,7 @@ pub fn track(
         rate: rate(ring, block, blocks),
     });
     *known = Some(rated);
-    let (rate, rate_low, rate_high) = rated.rate?;
-    let level = level(rings, rate)?;
-    let top = highest(rings, rate, level, room, age as f64);
-    let left = room.map_or(0.0, |room| (room - top) / rate);
-    let rise = daily_rise(rings.get(2)?, *BLOCK_MINUTES.get(2)?, rate, left, age);
-    let (top, level) = (top + rise, level + rise);
-    Some(Track {
-        rate,
-        rate_low,
-        rate_high,
-        top,
-        level,
-    })
+    rated.rate
 }
 
 /// Slope of the last `want` blocks in bytes a minute with its interval.

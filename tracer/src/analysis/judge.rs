@@ -2,7 +2,7 @@
 
 use super::assess::{Figures, Past, Scene, assess, holds_enough, is_full_test};
 use super::epochs::{Ending, Epochs};
-use super::eta::{Rated, Track, track};
+use super::eta::{self, Rated, Track, track};
 use super::onset::{self, Onset};
 use super::ring::{BLOCK_MINUTES, RINGS, Ring, ring_minutes};
 use super::thresholds::Thresholds;
@@ -165,7 +165,14 @@ impl Judge {
         if figures.shaped {
             watch.shaped = Some(now);
         }
-        if !figures.passed || !self.accusable {
+        let is_new = watch.suspicion.is_none();
+        let accused = figures.passed && self.accusable;
+        // A suspicion outlives a time in which the growth pauses.
+        let rises = accused && self.surely_rises(index, &figures, now);
+        let Some(watch) = self.watch.get_mut(index) else {
+            return;
+        };
+        if !accused || (is_new && !rises) {
             watch.drop_stale(now, index);
             if figures.significant && !self.leaking() && (index > 0 || self.onset.is_none()) {
                 self.onset = onset::find(&self.rings, index, now);
@@ -179,7 +186,7 @@ impl Judge {
             slope: f64::from(figures.slope),
             span: f64::from(figures.span),
         });
-        if self.verified(&figures, &suspicion, scene) {
+        if rises && self.verified(&figures, &suspicion, scene) {
             self.confirm(index, scene);
         } else if self.onset.is_none() {
             self.onset = onset::find(&self.rings, index, now);
@@ -187,6 +194,21 @@ impl Judge {
         let (from, to) = self.climb.unwrap_or((f64::INFINITY, 0.0));
         let (start, floor) = (f64::from(figures.start), f64::from(figures.floor));
         self.climb = Some((from.min(start), to.max(floor)));
+    }
+
+    /// Whether a rate can be told that lies above zero with its whole interval: that of the window, or that
+    /// since the onset.
+    fn surely_rises(&mut self, index: usize, figures: &Figures, now: i64) -> bool {
+        if figures.slope_low > 0.0 {
+            return true;
+        }
+        let onset = match self.confirmed {
+            Some(_) => self.onset,
+            None => onset::find(&self.rings, index, now),
+        };
+        let since =
+            onset.and_then(|onset| eta::since(&self.rings, now - onset.minute, &mut self.rated));
+        since.is_some_and(|(_, low, _)| low > 0.0)
     }
 
     /// Whether the growth went on as the suspicion predicted, or there is no time to wait for that.

@@ -451,3 +451,53 @@ fn a_life_too_short_to_be_judged_does_not_excuse_the_leak_of_the_next_ones() {
         );
     }
 }
+
+/// What is told of a leak rests on a rate that lies above zero with its interval.
+#[test]
+fn a_leak_is_told_with_a_rate_above_zero() {
+    let bursty = |period: u64, height: u64, keeps: u64| {
+        move |hour: f64, dice: &mut Dice| {
+            let minute = (hour * 60.0) as u64;
+            let bursts = minute / period;
+            let inside = minute % period < period / 4;
+            let kept = (0..bursts)
+                .map(|at| (at * 2_654_435_761) % (keeps * 2))
+                .sum::<u64>();
+            (80 + kept) * MIB
+                + if inside {
+                    height * MIB
+                } else {
+                    dice.below(2 * MIB)
+                }
+        }
+    };
+    let mut told = 0;
+    for (period, height, keeps) in [
+        (7, 90, 4),
+        (20, 60, 12),
+        (45, 200, 25),
+        (90, 40, 60),
+        (240, 100, 120),
+    ] {
+        for limit in [600, 1500, 4000] {
+            let samples = series(30, 10_000, bursty(period, height, keeps), limit * MIB);
+            let mut analyzer = analyzer();
+            for sample in &samples {
+                if sample.anon_bytes > Some(limit * MIB) {
+                    break;
+                }
+                analyzer.push(sample);
+                let verdict = analyzer.verdict();
+                let rate = verdict.rate_bytes_per_hour;
+                if verdict.state.is_leak() {
+                    told += 1;
+                    assert!(
+                        rate.is_none_or(|rate| rate.low > 0.0),
+                        "{period} {limit}: {verdict:?}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(told > 1000, "{told}");
+}

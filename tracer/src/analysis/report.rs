@@ -13,6 +13,8 @@ use super::verdict::{
 const LONGEST_SECONDS: f64 = 366.0 * 86_400.0;
 /// Share of the limit that is free again after it was reached.
 const GIVEN_BACK: f64 = 0.1;
+/// Lower end of a rate that is known to be above zero and no more, as a share of it.
+const LEAST_SHARE: f64 = 0.1;
 const MINUTES_PER_HOUR: f64 = 60.0;
 
 /// What a report needs beside the signals.
@@ -75,21 +77,31 @@ fn rate_and_time(
 ) {
     let hourly = MINUTES_PER_HOUR * 60_000.0 / frame.minute_ms;
     let tracked = verdict.state.is_leak().then(|| judge.track(room)).flatten();
-    let (low, mid, high) = tracked.map_or(
-        (
-            f64::from(figures.slope_low),
-            f64::from(figures.slope),
-            f64::from(figures.slope_high),
-        ),
-        |track| (track.rate_low, track.rate, track.rate_high),
+    let since_onset = tracked.map(|track| (track.rate_low, track.rate, track.rate_high));
+    let of_window = (
+        f64::from(figures.slope_low),
+        f64::from(figures.slope),
+        f64::from(figures.slope_high),
     );
-    if mid.is_finite() && mid > 0.0 {
-        verdict.rate_bytes_per_hour = Some(Estimate {
-            low: low * hourly,
-            mid: mid * hourly,
-            high: Some(high * hourly),
-        });
-    }
+    let rate = match since_onset {
+        // It rises in the window, how little is not known since the onset.
+        Some((low, mid, high)) if low <= 0.0 && of_window.0 > 0.0 => Some((
+            of_window.0.min(LEAST_SHARE * mid),
+            mid,
+            high.max(of_window.2),
+        )),
+        Some(since_onset) => Some(since_onset),
+        None => Some(of_window),
+    };
+    // A verdict that is held over a pause has no rate meanwhile.
+    let is_leak = verdict.state.is_leak();
+    let rate =
+        rate.filter(|(low, mid, _)| mid.is_finite() && *mid > 0.0 && (*low > 0.0 || !is_leak));
+    verdict.rate_bytes_per_hour = rate.map(|(low, mid, high)| Estimate {
+        low: low * hourly,
+        mid: mid * hourly,
+        high: Some(high * hourly),
+    });
     let (Some(track), Some(room), Some(limit_bytes)) = (tracked, room, frame.limit) else {
         return;
     };

@@ -216,7 +216,8 @@ pub struct Verdict {
     pub state_since_ms: i64,
     /// The signal it rests on; `None` while unknown.
     pub signal: Option<Signal>,
-    /// Growth in bytes an hour; absent without a trend.
+    /// Growth in bytes an hour; absent without a trend. Of a leak it lies above zero with its interval, and is
+    /// absent while the verdict is held over a pause in which none does.
     pub rate_bytes_per_hour: Option<Estimate>,
     /// Since when it grows; absent without a trend.
     pub since: Option<Since>,

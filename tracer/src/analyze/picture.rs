@@ -4,11 +4,13 @@ use super::{
     clock::{Clock, length, seconds},
     history::{Column, Series},
     judge::Judged,
-    report::per_hour,
 };
 use crate::{
     analysis::{Signal, Thresholds},
-    export::plot::{self, Band, Fit, MOST_PANELS, Onset, Panel, Times},
+    export::{
+        console::verdict::per_hour,
+        plot::{self, Band, Fit, MOST_PANELS, Onset, Panel, Times},
+    },
     size,
 };
 

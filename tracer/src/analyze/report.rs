@@ -8,7 +8,8 @@ use super::{
     judge::{Judged, Told},
 };
 use crate::{
-    analysis::{Considered, Estimate, Evidence, NearLimit, State, Verdict},
+    analysis::{Estimate, State, Verdict},
+    export::console::verdict,
     size,
 };
 
@@ -30,7 +31,7 @@ pub struct Style {
 /// Of `out`.
 pub fn change(out: &mut impl Write, style: Style, series: &Series, told: &Told) -> io::Result<()> {
     let Style { clock, .. } = style;
-    let verdict = &told.verdict;
+    let now = &told.verdict;
     let mut what = Vec::new();
     if let Some(change) = told.change.state {
         what.push(format!(
@@ -47,100 +48,44 @@ pub fn change(out: &mut impl Write, style: Style, series: &Series, told: &Told) 
     let time = clock.show(told.change.time_ms);
     writeln!(out, "{time}  {}  {}", series.name(), what.join(", "))?;
     if told.change.near_limit == Some(true)
-        && let Some(near) = &verdict.near_limit
+        && let Some(near) = &now.near_limit
     {
-        writeln!(out, "    {}", nearness(near))?;
+        writeln!(out, "    {}", verdict::nearness(near))?;
     }
-    if told.change.state.is_some() && verdict.state > State::Warming {
-        growth(out, clock, verdict)?;
+    if told.change.state.is_some() && now.state > State::Warming {
+        growth(out, clock, now)?;
     }
     Ok(())
 }
 
 /// Rate, since, time to limit, evidence and what was weighed.
-fn growth(out: &mut impl Write, clock: Clock, verdict: &Verdict) -> io::Result<()> {
-    if let Some(rate) = verdict.rate_bytes_per_hour {
-        let signal = verdict.signal.map_or("memory", |signal| signal.name());
-        let since = verdict.since.map(|since| {
+fn growth(out: &mut impl Write, clock: Clock, of: &Verdict) -> io::Result<()> {
+    if let Some(rate) = of.rate_bytes_per_hour {
+        let signal = of.signal.map_or("memory", |signal| signal.name());
+        let since = of.since.map(|since| {
             let about = length(seconds(since.uncertainty_ms));
             format!(" since {} ± {about}", clock.show(since.time_ms))
         });
-        let (rate, range) = (per_hour(rate.mid), interval(rate, per_hour));
-        writeln!(
-            out,
-            "    {signal} {rate} ({range}){}",
-            since.unwrap_or_default()
-        )?;
+        let rate = verdict::rate(rate);
+        writeln!(out, "    {signal} {rate}{}", since.unwrap_or_default())?;
     }
-    if let Some(limit) = &verdict.time_to_limit {
-        let (about, range) = (length(limit.seconds.mid), interval(limit.seconds, length));
+    if let Some(limit) = &of.time_to_limit {
+        let (about, range) = (
+            length(limit.seconds.mid),
+            verdict::interval(limit.seconds, length),
+        );
         let limit = size::bytes(limit.limit_bytes);
         writeln!(out, "    reaches the limit of {limit} in {about} ({range})")?;
     }
-    if let Some(evidence) = &verdict.evidence {
-        writeln!(out, "    evidence: {}", statistics(evidence))?;
+    if let Some(evidence) = &of.evidence {
+        writeln!(out, "    evidence: {}", verdict::evidence(evidence))?;
     }
-    for (holds, label) in [(true, "holds"), (false, "rejected")] {
-        let weighed: Vec<String> = verdict
-            .considered
-            .iter()
-            .filter(|considered| considered.holds == holds)
-            .map(weighed)
-            .collect();
+    for (label, weighed) in verdict::weighed_by_outcome(&of.considered) {
         if !weighed.is_empty() {
             writeln!(out, "    {label}: {}", weighed.join(", "))?;
         }
     }
     Ok(())
-}
-
-pub(crate) fn statistics(evidence: &Evidence) -> String {
-    let mut parts = vec![
-        format!(
-            "floor {} grew {} in {} ({} blocks)",
-            signed(evidence.floor_bytes),
-            signed(evidence.floor_growth_bytes),
-            length(evidence.window_seconds),
-            evidence.blocks
-        ),
-        format!("Mann–Kendall Z {}", figure(evidence.mann_kendall_z)),
-        format!("R² {}", figure(evidence.r_squared)),
-        format!("autocorrelation {}", figure(evidence.autocorrelation)),
-        format!("residuals {}", signed(evidence.residual_bytes)),
-        format!("swing {}", signed(evidence.swing_bytes)),
-    ];
-    if let Some(headroom) = evidence.headroom_bytes {
-        parts.push(format!("headroom {}", signed(headroom)));
-    }
-    if evidence.epochs_growing > 0 {
-        parts.push(format!(
-            "{} earlier epochs ended growing",
-            evidence.epochs_growing
-        ));
-    }
-    parts.join(", ")
-}
-
-pub(crate) fn weighed(considered: &Considered) -> String {
-    let name = considered.explanation.name();
-    let (value, threshold) = (figure(considered.value), figure(considered.threshold));
-    format!("{name} ({value}, threshold {threshold})")
-}
-
-pub(crate) fn nearness(near: &NearLimit) -> String {
-    let pressure = match near.pressure {
-        Some(true) => ", stalls or reclaim bear it out",
-        Some(false) => ", without stalls or reclaim",
-        None => "",
-    };
-    let (used, limit) = (
-        size::bytes(near.unreclaimable_bytes),
-        size::bytes(near.limit_bytes),
-    );
-    format!(
-        "{used} of {limit} cannot be reclaimed ({:.0}%){pressure}",
-        near.ratio * 100.0
-    )
 }
 
 /// Writes the table of final verdicts.
@@ -180,8 +125,8 @@ pub fn table(out: &mut impl Write, style: Style, rows: &[(&Series, &Judged)]) ->
     )?;
     for (row, (_, judged)) in cells.iter().zip(rows) {
         let colour = |at| match at {
-            1 if style.colour => colour(judged.verdict.state),
-            2 if style.colour => colour(judged.worst()),
+            1 if style.colour => verdict::colour(judged.verdict.state),
+            2 if style.colour => verdict::colour(judged.worst()),
             _ => "",
         };
         writeln!(out, "{}", padded(row, &widths, colour))?;
@@ -190,26 +135,24 @@ pub fn table(out: &mut impl Write, style: Style, rows: &[(&Series, &Judged)]) ->
 }
 
 fn row(style: Style, series: &Series, judged: &Judged) -> [String; 8] {
-    let verdict = &judged.verdict;
+    let told = &judged.verdict;
     let unknown = || "-".to_owned();
-    let estimate = |estimate: Option<Estimate>, show: fn(f64) -> String| {
-        estimate.map_or_else(unknown, |it| {
-            format!("{} ({})", show(it.mid), interval(it, show))
-        })
+    let time_left = |seconds: Estimate| {
+        let range = verdict::interval(seconds, length);
+        format!("{} ({range})", length(seconds.mid))
     };
     [
         shortened(series.name()),
-        verdict.state.name().into(),
+        told.state.name().into(),
         judged.worst().name().into(),
-        verdict
-            .signal
+        told.signal
             .map_or_else(unknown, |signal| signal.name().into()),
-        estimate(verdict.rate_bytes_per_hour, per_hour),
-        verdict
-            .since
+        told.rate_bytes_per_hour.map_or_else(unknown, verdict::rate),
+        told.since
             .map_or_else(unknown, |since| style.clock.show(since.time_ms)),
-        estimate(verdict.time_to_limit.map(|limit| limit.seconds), length),
-        match &verdict.near_limit {
+        told.time_to_limit
+            .map_or_else(unknown, |limit| time_left(limit.seconds)),
+        match &told.near_limit {
             Some(near) if near.near => format!("{:.0}%", near.ratio * 100.0),
             _ => unknown(),
         },
@@ -243,48 +186,9 @@ fn shortened(name: &str) -> String {
 }
 
 fn painted(style: Style, state: State) -> String {
-    match colour(state) {
+    match verdict::colour(state) {
         colour if style.colour && !colour.is_empty() => format!("{colour}{}{RESET}", state.name()),
         _ => state.name().into(),
-    }
-}
-
-fn colour(state: State) -> &'static str {
-    match state {
-        State::Confirmed => "\x1b[1;31m",
-        State::Suspected => "\x1b[31m",
-        State::Growing => "\x1b[33m",
-        _ => "",
-    }
-}
-
-fn interval(estimate: Estimate, show: fn(f64) -> String) -> String {
-    match estimate.high {
-        Some(high) => format!("{} to {}", show(estimate.low), show(high)),
-        None => format!("{} or more", show(estimate.low)),
-    }
-}
-
-/// `+12.0M/h`.
-pub fn per_hour(bytes: f64) -> String {
-    let sign = if bytes > 0.0 { "+" } else { "" };
-    format!("{sign}{}/h", signed(bytes))
-}
-
-/// Bytes that may be below 0.
-fn signed(bytes: f64) -> String {
-    let sign = if bytes < 0.0 { "-" } else { "" };
-    // A float turns into an integer by saturation, NaN into 0.
-    format!("{sign}{}", size::bytes(bytes.abs().round() as u64))
-}
-
-/// Three digits.
-fn figure(value: f64) -> String {
-    match value.abs() {
-        small if small < 10.0 => format!("{value:.2}"),
-        middle if middle < 1000.0 => format!("{value:.1}"),
-        large if large < 1e6 => format!("{value:.0}"),
-        _ => format!("{value:.1e}"),
     }
 }
 

@@ -1,6 +1,8 @@
 use super::super::history::{History, Row};
 use super::*;
-use crate::analysis::{Change, Explanation, Signal, Since, StateChange, TimeToLimit};
+use crate::analysis::{
+    Change, Considered, Evidence, Explanation, NearLimit, Signal, Since, StateChange, TimeToLimit,
+};
 
 const MIB: f64 = 1048576.0;
 
@@ -91,13 +93,13 @@ fn a_suspicion_tells_rate_onset_limit_evidence_and_what_was_rejected() {
     assert_eq!(
         changed(STYLE, &told()),
         "2023-11-14T22:13:20Z  web  growing → suspected, limit near
-    476M of 512M cannot be reclaimed (93%), stalls or reclaim bear it out
-    anon +12.0M/h (+6.0M/h to +24.0M/h) since 2023-11-14T19:26:40Z ± 12m
+    476M of 512M cannot be reclaimed (93 %), stalls or reclaim bear it out
+    anon 12.0M/h (6.0M to 24.0M) since 2023-11-14T19:26:40Z ± 12m
     reaches the limit of 512M in 10h (5h to 20h)
-    evidence: floor 300M grew 72.0M in 6h (60 blocks), Mann–Kendall Z 9.25, R² 0.98, \
-autocorrelation 0.10, residuals 307K, swing 0B, headroom -1.0M, 2 earlier epochs ended growing
-    holds: unverified (0.10, threshold 0.50)
-    rejected: slowing (0.97, threshold 0.50)
+    evidence: the floor is at 300M and rose by 72.0M, as a line, in 6h00m (60 blocks, scatter 307K, swing 0B); \
+headroom -1.0M; trend Z 9.25, line R² 0.98, autocorrelation 0.10; 2 starts before it ended growing too
+    rejected: slowing down (the later part rose 0.97 times as fast as before; slowing is below 0.50)
+    possible: growth that ends soon (10 % of what verifies that it goes on was seen)
 "
     );
 }

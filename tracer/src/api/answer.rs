@@ -3,19 +3,17 @@
 //! Lists are written while they are read, piece by piece, so that an answer of any length takes little
 //! memory.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{
-    body::Body,
     extract::State,
     http::{HeaderValue, Method, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::stream;
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::{
     export::profile::{View, flamegraph, folded, pprof},
@@ -28,6 +26,7 @@ use super::{
     query::{CgroupQuery, IncidentQuery},
     route::{BadRequest, ProfileForm, Route, shown},
     server::{Ask, Shared},
+    turns::{Turn, Turns},
 };
 
 /// The agent answers between two readings.
@@ -51,7 +50,7 @@ enum Failure {
     Ambiguous(String),
     #[error("{0}: try again")]
     Busy(&'static str),
-    #[error("{error}\n{}", error.remedy())]
+    #[error("{error}; {}", error.remedy())]
     Store {
         #[from]
         error: StoreError,
@@ -116,8 +115,14 @@ async fn answered(shared: &Arc<Shared>, route: Route) -> Result<Response, Failur
             let profile = profile.map_err(|reason| Failure::NotFound(reason.to_string()))?;
             let drawn = work(move || drawn(&profile, form)).await?;
             let bytes = drawn.map_err(|error| Failure::Unwritten(error.to_string()))?;
-            let content_type = [(header::CONTENT_TYPE, form.content_type())];
-            Ok((content_type, held(bytes, turn)).into_response())
+            let headers = [
+                (
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static(form.content_type()),
+                ),
+                (header::CONTENT_LENGTH, bytes.len().into()),
+            ];
+            Ok((headers, turn.body(pieces(bytes.into()))).into_response())
         }
         Route::Leaks(query) => {
             let turn = turn(shared).await?;
@@ -144,12 +149,9 @@ async fn answered(shared: &Arc<Shared>, route: Route) -> Result<Response, Failur
 }
 
 /// For an answer that may be long.
-async fn turn(shared: &Shared) -> Result<OwnedSemaphorePermit, Failure> {
-    let turn = Arc::clone(&shared.answers).acquire_owned();
-    match tokio::time::timeout(TURN, turn).await {
-        Ok(Ok(turn)) => Ok(turn),
-        _ => Err(Failure::Busy("other answers are under way")),
-    }
+async fn turn(shared: &Shared) -> Result<Turn, Failure> {
+    let turn = Turns::take(&shared.turns, TURN).await;
+    turn.ok_or(Failure::Busy("other answers are under way"))
 }
 
 fn no_cgroup(id: u64) -> Failure {
@@ -275,18 +277,11 @@ fn one(record: &impl Serialize) -> Result<Response, Failure> {
     Ok((JSON, json).into_response())
 }
 
-/// Bytes that keep their turn until they are sent.
-fn held(bytes: Vec<u8>, turn: OwnedSemaphorePermit) -> Bytes {
-    struct Held {
-        bytes: Vec<u8>,
-        _turn: OwnedSemaphorePermit,
-    }
-    impl AsRef<[u8]> for Held {
-        fn as_ref(&self) -> &[u8] {
-            &self.bytes
-        }
-    }
-    Bytes::from_owner(Held { bytes, _turn: turn })
+fn pieces(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let length = bytes.len().min(PIECE_BYTES);
+        (length > 0).then(|| bytes.split_to(length))
+    })
 }
 
 /// A [`super::records::Listed`] that is written as it is read.
@@ -294,7 +289,7 @@ fn list<T: Serialize>(
     time: Timestamp,
     left_out: u64,
     items: impl Iterator<Item = T> + Send + 'static,
-    turn: OwnedSemaphorePermit,
+    turn: Turn,
 ) -> Response {
     let pieces = Pieces {
         items,
@@ -303,10 +298,8 @@ fn list<T: Serialize>(
         )),
         is_first: true,
         has_ended: false,
-        _turn: turn,
     };
-    let body = Body::from_stream(stream::iter(pieces.map(Ok::<_, Infallible>)));
-    (JSON, body).into_response()
+    (JSON, turn.body(pieces)).into_response()
 }
 
 struct Pieces<I> {
@@ -314,7 +307,6 @@ struct Pieces<I> {
     head: Option<String>,
     is_first: bool,
     has_ended: bool,
-    _turn: OwnedSemaphorePermit,
 }
 
 impl<T: Serialize, I: Iterator<Item = T>> Iterator for Pieces<I> {

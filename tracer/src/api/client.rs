@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
 use hyper::{Request, StatusCode, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
+use nix::unistd::geteuid;
 use serde::{Deserialize, de::DeserializeOwned};
 use tokio::net::UnixStream;
 
@@ -47,8 +48,14 @@ pub enum ClientError {
         #[source]
         source: io::Error,
     },
-    #[error("not permitted to ask the agent on {}\nrun it as root, as the agent is", socket.display())]
+    #[error("not permitted to ask the agent on {}\nrun it as root (with sudo), as the agent is", socket.display())]
     NotPermitted { socket: PathBuf },
+    #[error(
+        "what listens on {} is of user {user}, neither root nor you: it was asked nothing\n\
+         name the socket of an agent with --socket, or ask as that user: sudo -u '#{user}' memtrace …",
+        socket.display()
+    )]
+    NotTrusted { socket: PathBuf, user: u32 },
     #[error("{message}")]
     Refused {
         /// Of HTTP.
@@ -192,6 +199,7 @@ impl Client {
                 source,
             },
         })?;
+        self.trust(&stream)?;
         let bad = |error: hyper::Error| self.bad(&error.to_string());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(bad)?;
         let request = Request::get(target)
@@ -223,11 +231,29 @@ impl Client {
         }
     }
 
+    /// Anybody may have put a socket where one is looked for: whose it is, the kernel says.
+    fn trust(&self, stream: &UnixStream) -> Result<(), ClientError> {
+        let peer = stream
+            .peer_cred()
+            .map_err(|source| ClientError::NotRunning {
+                socket: self.socket.clone(),
+                source,
+            })?;
+        match peer.uid() {
+            user if user == 0 || user == geteuid().as_raw() => Ok(()),
+            user => Err(ClientError::NotTrusted {
+                socket: self.socket.clone(),
+                user,
+            }),
+        }
+    }
+
     fn refused(&self, status: StatusCode, bytes: &[u8]) -> ClientError {
         match serde_json::from_slice(bytes) {
             Ok(ErrorRecord { error }) => ClientError::Refused {
                 status: status.as_u16(),
-                message: shown(&error),
+                // In one line: it looks like none of memtrace's own.
+                message: escape::again(&error, MOST_SHOWN),
             },
             Err(_) => self.bad(&format!("HTTP status {}", status.as_u16())),
         }
@@ -241,14 +267,9 @@ impl Client {
     }
 }
 
-/// Lines stay lines.
+/// In one line.
 fn shown(text: &str) -> String {
-    let lines: Vec<String> = text
-        .lines()
-        .map(|line| escape::display(line.as_bytes(), MOST_SHOWN))
-        .take(16)
-        .collect();
-    lines.join("\n")
+    escape::display(text.as_bytes(), MOST_SHOWN)
 }
 
 /// The same for who has no runtime.

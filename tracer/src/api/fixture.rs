@@ -245,6 +245,7 @@ fn profile() -> Profile {
         pages_per_sample: 64,
         anon_bytes: None,
         lost_samples: 0,
+        programs: Vec::new(),
         stacks: vec![ProfileStack {
             pid: 7,
             comm: "app".to_owned(),

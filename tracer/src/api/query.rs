@@ -4,7 +4,7 @@ use globset::GlobMatcher;
 use jiff::Timestamp;
 
 use crate::{
-    cli,
+    host::pattern::cgroup_glob,
     identity::names::Names,
     incident::{Incident, Kind},
 };
@@ -24,7 +24,7 @@ pub struct Selection {
 impl Selection {
     fn parse(given: &Parameters) -> Result<Self, BadQuery> {
         Ok(Self {
-            glob: given.get("glob", cli::glob)?,
+            glob: given.get("glob", cgroup_glob)?,
             namespace: given.text("namespace")?,
             pod: given.text("pod")?,
             container: given.text("container")?,
@@ -288,7 +288,7 @@ impl IncidentQuery {
             since: given.get("since", since)?,
             kinds: given.get("kind", kinds)?.unwrap_or_default(),
             pod: given.get("pod", pod)?,
-            glob: given.get("glob", cli::glob)?,
+            glob: given.get("glob", cgroup_glob)?,
             limit: given.number("limit", 1, Self::MOST)?.unwrap_or(usual),
         })
     }

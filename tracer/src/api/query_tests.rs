@@ -46,7 +46,7 @@ fn a_value_that_cannot_be_used_is_named_with_what_can() {
 fn what_the_client_writes_the_server_reads() {
     let query = CgroupQuery {
         selection: Selection {
-            glob: Some(cli::glob("/a b/*&%?=+#").unwrap()),
+            glob: Some(crate::host::pattern::glob("/a b/*&%?=+#").unwrap()),
             namespace: Some("shop".to_owned()),
             pod: Some("web/1&2".to_owned()),
             container: Some("\u{e9}".to_owned()),
@@ -67,7 +67,7 @@ fn what_the_client_writes_the_server_reads() {
         since: Some(Timestamp::UNIX_EPOCH),
         kinds: vec![Kind::Stall, Kind::CgroupOom],
         pod: Some(("shop".to_owned(), "web".to_owned())),
-        glob: Some(cli::glob("/kubepods*").unwrap()),
+        glob: Some(crate::host::pattern::glob("/kubepods*").unwrap()),
         limit: 1000,
     };
     let target = crate::api::parameters::target("", &query.pairs());

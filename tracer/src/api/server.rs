@@ -6,7 +6,7 @@
 use std::{os::unix::net::UnixListener, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::Router;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::{export::prometheus::bounded, stacks::profile::Profile};
 
@@ -16,13 +16,14 @@ use super::{
     records::{AgentRecord, CgroupDetails, LeakRecord, Listed, Timeline},
     rows::Sources,
     socket::{ApiSocket, SocketError},
+    turns::Turns,
 };
 
 /// Connections at the same time.
 pub const MOST_CONNECTIONS: usize = 16;
 /// Questions that wait for the agent.
 const MOST_ASKS: usize = 8;
-/// Lists and profiles that are held until they are read; whoever asks for one thing needs no turn.
+/// Lists and profiles that are held while they are read; whoever asks for one thing needs no turn.
 const MOST_ANSWERS: usize = 6;
 /// Threads that read the store and draw profiles, for as long as somebody asks.
 const WORKERS: usize = 2;
@@ -82,7 +83,7 @@ pub struct ApiServer {
 /// What answers share.
 pub struct Shared {
     pub asks: mpsc::Sender<Ask>,
-    pub answers: Arc<Semaphore>,
+    pub turns: Arc<Turns>,
     /// Where incidents are stored; `None`: nowhere.
     pub state_dir: Option<PathBuf>,
 }
@@ -109,7 +110,7 @@ impl ApiServer {
         let (stop, stopped) = oneshot::channel();
         let shared = Arc::new(Shared {
             asks,
-            answers: Arc::new(Semaphore::new(MOST_ANSWERS)),
+            turns: Turns::new(MOST_ANSWERS),
             state_dir,
         });
         std::thread::Builder::new()

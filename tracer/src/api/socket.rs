@@ -6,7 +6,7 @@ use std::{
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::{
-            fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _},
+            fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
             net::UnixListener,
         },
     },
@@ -22,7 +22,10 @@ use nix::{
         },
         stat::{Mode, fchmod},
     },
+    unistd::geteuid,
 };
+
+use crate::host::trust::distrusted_directory;
 
 const DIRECTORY_MODE: u32 = 0o700;
 const SOCKET_MODE: Mode = Mode::from_bits_truncate(0o600);
@@ -43,6 +46,11 @@ pub enum SocketError {
     },
     #[error("{} is there and is no socket: remove it, or choose another --api-socket", path.display())]
     NoSocket { path: PathBuf },
+    #[error(
+        "{} is refused, because {why}, and could put another socket in its place: \
+         choose an --api-socket in a directory that only root may write, or none", path.display()
+    )]
+    NotTrusted { path: PathBuf, why: String },
     #[error("cannot {action} {}: {source}\n{}", path.display(), remedy(source))]
     Io {
         action: &'static str,
@@ -74,7 +82,7 @@ impl ApiSocket {
     /// Makes the socket, for its owner alone, and the last directory of its path if that is missing.
     ///
     /// # Errors
-    /// Somebody listens there, something else lies there, or it cannot be made.
+    /// Others could replace it, somebody listens there, something else lies there, or it cannot be made.
     pub fn listen(path: &Path) -> Result<(Self, UnixListener), SocketError> {
         let failed = |action: &'static str| {
             move |source: io::Error| SocketError::Io {
@@ -85,6 +93,12 @@ impl ApiSocket {
         };
         let errno = |action: &'static str| move |errno: Errno| failed(action)(errno.into());
         make_directory(path)?;
+        if let Some(why) = distrusted_directory(path, geteuid().as_raw()) {
+            return Err(SocketError::NotTrusted {
+                path: path.to_owned(),
+                why,
+            });
+        }
         let address = UnixAddr::new(path).map_err(errno("make"))?;
         let fd = new_socket().map_err(errno("make"))?;
         // Before it has a name: nobody else can open it in between.
@@ -119,6 +133,21 @@ impl Drop for ApiSocket {
         {
             log::warn!("cannot remove {}: {error}", self.path.display());
         }
+    }
+}
+
+/// Makes the directory of a socket its owner's alone, where that is this very user: a directory that is made for
+/// memtrace, such as a volume of Kubernetes, may come with the rights of all.
+pub fn close_directory(path: &Path) {
+    let Some(directory) = path.parent() else {
+        return;
+    };
+    let is_ours = |metadata: &fs::Metadata| {
+        metadata.is_dir() && metadata.uid() == geteuid().as_raw() && metadata.mode() & 0o022 != 0
+    };
+    if fs::symlink_metadata(directory).is_ok_and(|metadata| is_ours(&metadata)) {
+        // Where it fails, the socket is refused and says why.
+        let _ = fs::set_permissions(directory, fs::Permissions::from_mode(DIRECTORY_MODE));
     }
 }
 
@@ -208,6 +237,54 @@ mod tests {
         UnixStream::connect(&path).unwrap();
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn where_others_could_replace_it_there_is_no_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = dir.path().join("open");
+        fs::create_dir(&open).unwrap();
+        for (bits, is_refused) in [
+            (0o777, true),
+            (0o770, true),
+            (0o1777, false),
+            (0o755, false),
+        ] {
+            fs::set_permissions(&open, fs::Permissions::from_mode(bits)).unwrap();
+            let path = open.join("agent.sock");
+            let below = open.join("below/agent.sock");
+            for path in [path, below] {
+                match ApiSocket::listen(&path) {
+                    Err(error) => {
+                        let text = error.to_string();
+                        assert!(matches!(error, SocketError::NotTrusted { .. }), "{text}");
+                        assert!(
+                            is_refused && text.contains("--api-socket"),
+                            "{bits:o}: {text}"
+                        );
+                        assert!(!path.exists());
+                    }
+                    Ok(_) => assert!(!is_refused, "{bits:o}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_of_ones_own_is_closed_and_then_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let own = dir.path().join("own");
+        fs::create_dir(&own).unwrap();
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o777)).unwrap();
+        let path = own.join("agent.sock");
+        close_directory(&path);
+        assert_eq!(mode(&own), 0o700);
+        ApiSocket::listen(&path).unwrap();
+        // One that is closed enough stays as it is, and one that is not there is no error.
+        fs::set_permissions(&own, fs::Permissions::from_mode(0o755)).unwrap();
+        close_directory(&path);
+        assert_eq!(mode(&own), 0o755);
+        close_directory(&dir.path().join("none/agent.sock"));
     }
 
     #[test]

@@ -10,7 +10,13 @@ use thiserror::Error;
 
 use crate::cli::RunArgs;
 
-use super::{example, file::DEFAULT_PATH, layers::CommandLine, problem::ConfigError, show};
+use super::{
+    example,
+    file::DEFAULT_PATH,
+    layers::CommandLine,
+    problem::{self, ConfigError},
+    show,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,7 +85,7 @@ pub fn run(
             let line = CommandLine::asking_for(file.clone());
             let path = line.path().ok_or(CommandError::NoFile)?;
             line.load()?;
-            writeln!(out, "{}: good", path.display())
+            writeln!(out, "{}: good", problem::shown(&path))
         }
         ConfigCommand::Show { json, .. } => {
             let matches = matches.subcommand_matches("show").unwrap_or(matches);

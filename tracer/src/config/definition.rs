@@ -87,6 +87,12 @@ impl Key {
         SECRET.contains(&self.flag.as_str())
     }
 
+    /// Whether its value is a URL, which may be written without a scheme.
+    pub fn is_url(&self) -> bool {
+        let named = self.arg.get_value_names().unwrap_or_default();
+        named.iter().any(|name| *name == "URL")
+    }
+
     /// The `OTEL_*` variable of this flag, of all signals; it beats the file.
     pub fn otlp_variable(&self) -> Option<&'static str> {
         let mut variables = OtlpFlags::VARIABLES.iter();
@@ -100,6 +106,14 @@ impl Key {
         defaults
             .map(|value| value.to_string_lossy().into_owned())
             .collect()
+    }
+
+    /// What holds where clap knows no default and nothing is given, as the help says it; `None`: nothing.
+    pub fn told_default(&self) -> Option<String> {
+        let help = self.arg.get_help()?.to_string();
+        let (_, rest) = help.split_once("[default: ")?;
+        let (told, _) = rest.split_once(']')?;
+        Some(told.split_whitespace().collect::<Vec<_>>().join(" "))
     }
 
     /// Checks a value as the flag would.

@@ -36,8 +36,8 @@ const ON_EVENT: &str = r#"
 #min_interval = "10m"                   # between two runs for one container
 "#;
 
-/// Values of keys that have no default and whose name of a value would not do as one.
-const WITHOUT_DEFAULT: [(&str, &str); 17] = [
+/// Values of keys that clap knows no default of.
+const WITHOUT_DEFAULT: [(&str, &str); 23] = [
     ("output", "\"json\""),
     ("duration", "\"1h\""),
     ("cgroup", "\"/kubepods*\""),
@@ -53,8 +53,14 @@ const WITHOUT_DEFAULT: [(&str, &str); 17] = [
     ("otlp_protocol", "\"grpc\""),
     ("otlp_headers", "\"authorization=Bearer%20TOKEN\""),
     ("otlp_compression", "\"gzip\""),
+    ("otlp_certificate", "\"/etc/memtrace/ca.pem\""),
+    ("otlp_client_certificate", "\"/etc/memtrace/client.pem\""),
+    ("otlp_client_key", "\"/etc/memtrace/client.key\""),
+    ("otlp_timeout_ms", "10000"),
+    ("otlp_interval_ms", "60000"),
     ("otlp_service_name", "\"memtrace\""),
     ("listen", "\"127.0.0.1:9464\""),
+    ("api_socket", "\"/run/memtrace/agent.sock\""),
 ];
 
 /// The annotated file; every key is commented out.
@@ -92,15 +98,8 @@ fn example(key: &Key) -> String {
         };
     }
     let mut rows = WITHOUT_DEFAULT.iter();
-    if let Some((_, value)) = rows.find(|(name, _)| *name == key.name) {
-        return (*value).to_owned();
-    }
-    let named = key.arg.get_value_names().and_then(<[_]>::first);
-    let named = literal(named.map_or("VALUE", |name| name.as_str()));
-    match key.shape {
-        Shape::List | Shape::Pairs => format!("[{named}]"),
-        _ => named,
-    }
+    let row = rows.find(|(name, _)| *name == key.name);
+    row.map_or("\"\"", |(_, value)| value).to_owned()
 }
 
 fn wrapped(help: &str) -> Vec<String> {
@@ -163,6 +162,9 @@ mod tests {
             panic!("give the key a row in WITHOUT_DEFAULT: {problems:#?}\n{text}")
         });
         for key in &keys {
+            let has_row = WITHOUT_DEFAULT.iter().any(|(name, _)| *name == key.name);
+            let known = has_row || key.shape == Shape::Flag || !key.defaults().is_empty();
+            assert!(known, "{} has no example in WITHOUT_DEFAULT", key.name);
             let entry = settings.entries.iter().find(|entry| entry.key == key.name);
             assert!(entry.is_some(), "{} is not in the example", key.name);
         }

@@ -4,10 +4,12 @@ use std::{
     fs::{File, Metadata, OpenOptions},
     io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
+
+use crate::host::trust::{distrust, distrusted_directory};
 
 use super::{
     definition::Key,
@@ -19,12 +21,6 @@ use super::{
 pub const DEFAULT_PATH: &str = "/etc/memtrace/memtrace.toml";
 /// Largest file that is read, bytes.
 const LARGEST: u64 = 64 << 10;
-const GROUP_WRITES: u32 = 0o020;
-const OTHERS_WRITE: u32 = 0o002;
-/// In such a directory nobody replaces what another one owns.
-const STICKY: u32 = 0o1000;
-/// As the kernel follows links.
-const MOST_LINKS: usize = 40;
 
 /// Reads and checks a file.
 ///
@@ -86,62 +82,6 @@ fn open(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
-/// Who else could change a file or directory; `None`: only root or this very user can. Where a file has
-/// an ACL the bits of the group are the most that anybody in it may.
-fn distrust(owner: u32, mode: u32, own: u32) -> Option<String> {
-    if owner != 0 && owner != own {
-        Some(format!("user {owner} owns"))
-    } else if mode & OTHERS_WRITE != 0 {
-        Some("everybody may write".to_owned())
-    } else if mode & GROUP_WRITES != 0 {
-        Some("a group, or who an ACL names, may write".to_owned())
-    } else {
-        None
-    }
-}
-
-/// Why somebody else could put another file in its place.
-fn distrusted_directory(path: &Path, own: u32) -> Option<String> {
-    let unknown = |error: io::Error| Some(format!("where it lies is not known: {error}"));
-    let mut at = match std::path::absolute(path) {
-        Ok(at) => at,
-        Err(error) => return unknown(error),
-    };
-    for _ in 0..MOST_LINKS {
-        let parent = at.parent().map(Path::to_owned).unwrap_or_default();
-        let resolved = match parent.canonicalize() {
-            Ok(resolved) => resolved,
-            Err(error) => return unknown(error),
-        };
-        let directories = parent.ancestors().chain(resolved.ancestors());
-        let why = directories
-            .filter(|directory| !directory.as_os_str().is_empty())
-            .find_map(|directory| distrusted(directory, own));
-        if why.is_some() {
-            return why;
-        }
-        let name = at.file_name().map(PathBuf::from).unwrap_or_default();
-        match std::fs::read_link(resolved.join(name)) {
-            Ok(target) => at = resolved.join(target),
-            Err(_) => return None,
-        }
-    }
-    Some("too many links lead to it".to_owned())
-}
-
-fn distrusted(directory: &Path, own: u32) -> Option<String> {
-    let found = match std::fs::metadata(directory) {
-        Ok(found) => found,
-        Err(error) => return Some(format!("{} is not known: {error}", directory.display())),
-    };
-    let mode = match found.mode() {
-        mode if mode & STICKY != 0 => mode & !(OTHERS_WRITE | GROUP_WRITES),
-        mode => mode,
-    };
-    let why = distrust(found.uid(), mode, own)?;
-    Some(format!("{why} {}", directory.display()))
-}
-
 #[cfg(test)]
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt as _};
@@ -164,11 +104,6 @@ mod tests {
 
     #[test]
     fn commands_are_taken_only_from_a_file_that_root_or_the_user_alone_can_write() {
-        assert!(distrust(0, 0o644, 0).is_none());
-        assert!(distrust(1000, 0o644, 1000).is_none());
-        assert!(distrust(1000, 0o600, 0).is_some());
-        assert!(distrust(0, 0o664, 0).is_some());
-        assert!(distrust(0, 0o646, 0).is_some());
         let refused = read_text(ON_EVENT.as_bytes(), 0o666)
             .unwrap_err()
             .to_string();

@@ -174,6 +174,9 @@ fn what_is_shown_says_where_it_came_from_and_is_a_file_itself() {
         ("threshold = [\"young=5\"]", "# /etc/x.toml:3"),
         ("max_cgroups = 8192", "# default"),
         ("#duration", "# not set"),
+        ("#otlp_timeout_ms", "# default: 10000"),
+        ("#api_socket", "# default: /run/memtrace/agent.sock"),
+        ("#time_scale", "# default: 1"),
     ] {
         let found = text.lines().find(|shown| shown.starts_with(line));
         assert!(
@@ -189,6 +192,9 @@ fn what_is_shown_says_where_it_came_from_and_is_a_file_itself() {
     );
     let options = json["options"].as_array().unwrap();
     assert_eq!(options.len(), definition::keys().len());
+    let of = |key: &str| options.iter().find(|option| option["key"] == key).unwrap();
+    assert_eq!(of("otlp_compression")["default"], "none");
+    assert!(of("interval")["default"].is_null() && of("duration")["default"].is_null());
     let cgroup = options
         .iter()
         .find(|option| option["key"] == "cgroup")
@@ -209,6 +215,8 @@ fn secrets_are_not_shown_wherever_they_come_from() {
         layers(&[], "otlp_headers = \"a=hunter2\"\n", &[]),
         layers(&[], "", &[(HEADERS, "a=hunter2")]),
         layers(&["--otlp-headers", "a=hunter2"], "", &[]),
+        layers(&["--otlp-endpoint", "https://h/?token=hunter2"], "", &[]),
+        layers(&[], "otlp_endpoint = \"http://h:4317/?token=hunter2\"\n", &[]),
     ] {
         let (text, json) = shown(&layers);
         assert!(!text.contains("hunter2") && text.contains("***"), "{text}");

@@ -11,12 +11,13 @@ use toml::{
 use crate::{
     actions::{Argument, Rule, Run, Trigger, facts::IN_ARGUMENTS},
     cli,
+    host::pattern::{cgroup_glob, glob},
     incident::Kind,
 };
 
 use super::{
     parse::{Lines, MOST_VALUES, suggestion},
-    problem::Problem,
+    problem::{Problem, cited},
 };
 
 const MOST_RULES: usize = 32;
@@ -101,7 +102,7 @@ impl Reader<'_> {
                     |known| format!("; did you mean `{known}`?"),
                 );
                 let line = self.lines.of(name.span());
-                let text = format!("on_event: unknown key `{}`{hint}", name.get_ref());
+                let text = format!("on_event: unknown key `{}`{hint}", cited(name.get_ref()));
                 self.problems.push(Problem::new(line, text));
             }
         }
@@ -154,6 +155,16 @@ impl Reader<'_> {
             self.wrong(key, "write a string in quotes, not empty");
         }
         text
+    }
+
+    /// The same in one line, as flags take it.
+    fn line(&mut self, key: &str) -> Option<String> {
+        let text = self.text(key)?;
+        if text.contains(char::is_control) {
+            self.wrong(key, "control characters are no part of it");
+            return None;
+        }
+        Some(text)
     }
 
     fn list(&mut self, key: &str) -> Option<Vec<String>> {
@@ -215,14 +226,16 @@ impl Reader<'_> {
     }
 
     fn glob(&mut self, key: &str) -> Option<GlobMatcher> {
-        let text = self.text(key)?;
-        cli::glob(&text)
-            .map_err(|error| self.wrong(key, &error))
-            .ok()
+        let text = self.line(key)?;
+        let read = match key {
+            "cgroup" => cgroup_glob,
+            _ => glob,
+        };
+        read(&text).map_err(|error| self.wrong(key, &error)).ok()
     }
 
     fn duration(&mut self, key: &str) -> Option<Duration> {
-        let text = self.text(key)?;
+        let text = self.line(key)?;
         cli::duration(&text)
             .map_err(|error| self.wrong(key, &error))
             .ok()

@@ -20,6 +20,8 @@ pub const ON_EVENT: &str = "on_event";
 /// Keys of a table, and values of a list, that are looked at: each is checked by itself.
 pub const MOST_VALUES: usize = 256;
 
+const CONTROL: &str = "control characters cannot be given to a flag";
+
 /// What a file says.
 #[derive(Debug, Default)]
 pub struct Settings {
@@ -115,7 +117,7 @@ fn unknown(name: &str, value: &Spanned<DeValue<'_>>, keys: &[Key]) -> String {
         }
         None => "; `memtrace config example` lists all".to_owned(),
     };
-    format!("unknown key `{name}`{hint}")
+    format!("unknown key `{}`{hint}", problem::cited(name))
 }
 
 /// The known name that is most like it, if any is.
@@ -172,8 +174,12 @@ fn values(
         (Shape::Pairs, DeValue::Table(table)) => table
             .iter()
             .filter_map(|(name, value)| {
-                let text =
-                    plain(value.get_ref()).map(|value| format!("{}={value}", name.get_ref()));
+                let text = match name.get_ref().contains(char::is_control) {
+                    true => Err(CONTROL),
+                    false => {
+                        plain(value.get_ref()).map(|value| format!("{}={value}", name.get_ref()))
+                    }
+                };
                 one(text, lines.of(name.span()), &mut wrong)
             })
             .collect(),
@@ -202,9 +208,7 @@ fn values(
 /// A value as a flag takes it.
 fn plain(value: &DeValue<'_>) -> Result<String, &'static str> {
     match value {
-        DeValue::String(text) if text.chars().any(char::is_control) => {
-            Err("control characters cannot be given to a flag")
-        }
+        DeValue::String(text) if text.chars().any(char::is_control) => Err(CONTROL),
         DeValue::String(text) => Ok(text.to_string()),
         DeValue::Integer(number) => i128::from_str_radix(number.as_str(), number.radix())
             .map(|number| number.to_string())

@@ -18,6 +18,19 @@ fn values(text: &str, key: &str) -> Vec<String> {
 }
 
 #[test]
+fn values_of_otlp_are_checked_also_where_nothing_is_sent() {
+    for (line, part) in [
+        ("otlp_timeout_ms = \"MS\"", "milliseconds"),
+        ("otlp_interval_ms = 0", "milliseconds"),
+        ("otlp_protocol = \"PROTOCOL\"", "http/protobuf"),
+        ("otlp_compression = \"NAME\"", "zstd"),
+    ] {
+        let (at, text) = problems(line)[0].clone();
+        assert!(at == 1 && text.contains(part), "{line}: {text}");
+    }
+}
+
+#[test]
 fn values_are_taken_as_the_flags_take_them() {
     assert_eq!(values("interval = \"2s\"", "interval"), ["2s"]);
     assert_eq!(values("stack_samples = 1_000", "stack_samples"), ["1000"]);
@@ -298,4 +311,24 @@ fn whatever_is_written_gives_settings_or_problems_with_lines() {
     assert!(good > 50 && bad > 500, "{good} {bad}");
     let deep = format!("x = {}", "[".repeat(100_000));
     assert!(parse(&deep, &keys).is_err());
+}
+
+#[test]
+fn names_with_newlines_and_control_characters_are_told_in_one_line() {
+    let name = r#""a\n/etc/x.toml:1: good\u001b[2J""#;
+    for text in [
+        format!("{name} = 1"),
+        format!("[[on_event]]\n{name} = 1\non = [\"incident\"]\nshell = \"x\""),
+        format!("threshold = {{ {name} = 1 }}"),
+        format!("[[on_event]]\non = [{name}]\nshell = \"x\""),
+        format!("[[on_event]]\non = [\"incident\"]\nshell = \"x\"\ncgroup = {name}"),
+        format!("[[on_event]]\non = [\"incident\"]\nshell = \"x\"\ntimeout = {name}"),
+    ] {
+        for (_, told) in problems(&text) {
+            assert!(!told.contains(char::is_control), "{text}: {told:?}");
+        }
+    }
+    let (line, told) = problems(&format!("{name} = 1")).remove(0);
+    assert_eq!(line, 1);
+    assert!(told.contains(r"`a\n/etc/x.toml:1: good\x1b[2J`"), "{told}");
 }

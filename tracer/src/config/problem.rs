@@ -12,11 +12,13 @@ use crate::host::escape;
 /// Problems that are told of one file; the rest is counted.
 pub const MOST: usize = 50;
 const MOST_CHARS: usize = 400;
+const MOST_CITED_CHARS: usize = 100;
 
 /// One problem and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     pub line: usize,
+    /// What it cites of the file is [`cited`].
     pub text: String,
 }
 
@@ -57,7 +59,12 @@ pub enum ConfigError {
     Together(String),
 }
 
-fn shown(path: &Path) -> String {
+/// A name of the file: one line, whatever it has.
+pub fn cited(name: &str) -> String {
+    escape::display(name.as_bytes(), MOST_CITED_CHARS)
+}
+
+pub fn shown(path: &Path) -> String {
     escape::display(path.as_os_str().as_encoded_bytes(), MOST_CHARS)
 }
 
@@ -72,7 +79,7 @@ impl fmt::Display for Listed<'_> {
             let text: Vec<String> = problem
                 .text
                 .lines()
-                .map(|line| escape::display(line.as_bytes(), MOST_CHARS))
+                .map(|line| escape::again(line, MOST_CHARS))
                 .collect();
             write!(
                 f,

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     actions::{Rule, Run, Trigger},
     host::escape,
+    redact::{self, MASK},
 };
 
 use super::{
@@ -14,8 +15,6 @@ use super::{
     layers::{Effective, Layers, Origin},
 };
 
-/// What stands for a secret.
-const MASK: &str = "***";
 /// Column of the comments.
 const COLUMN: usize = 44;
 const MOST_CHARS: usize = 4096;
@@ -38,11 +37,7 @@ pub fn text(layers: &Layers, out: &mut dyn Write) -> io::Result<()> {
             Some(value) => format!("{name} = {value}"),
             None => format!("#{name}"),
         };
-        writeln!(
-            out,
-            "{line:<COLUMN$} # {}",
-            origin(layers, &effective.origin)
-        )?;
+        writeln!(out, "{line:<COLUMN$} # {}", origin(layers, effective))?;
     }
     for rule in &layers.rules {
         writeln!(out, "# on_event {:?}: {}", rule.name, summary(rule))?;
@@ -63,6 +58,8 @@ pub fn json(layers: &Layers, out: &mut dyn Write) -> io::Result<()> {
         key: &'a str,
         /// `null`: not set.
         value: serde_json::Value,
+        /// In words, what holds where it is not set.
+        default: Option<String>,
         source: &'static str,
         /// Of the file.
         line: Option<usize>,
@@ -86,6 +83,10 @@ pub fn json(layers: &Layers, out: &mut dyn Write) -> io::Result<()> {
         Value {
             key: &effective.key.name,
             value: json_value(effective),
+            default: match effective.origin {
+                Origin::Unset => effective.key.told_default(),
+                _ => None,
+            },
             source,
             line,
             variable,
@@ -113,9 +114,12 @@ fn shown(bytes: &[u8]) -> String {
     escape::display(bytes, MOST_CHARS)
 }
 
-fn origin(layers: &Layers, origin: &Origin) -> String {
-    match origin {
-        Origin::Unset => "not set".to_owned(),
+fn origin(layers: &Layers, effective: &Effective) -> String {
+    match &effective.origin {
+        Origin::Unset => match effective.key.told_default() {
+            Some(told) => format!("default: {told}"),
+            None => "not set".to_owned(),
+        },
         Origin::Default => "default".to_owned(),
         Origin::File { line } => {
             let path = layers.path.as_deref();
@@ -163,19 +167,15 @@ fn json_value(effective: &Effective) -> serde_json::Value {
     }
 }
 
-/// Nothing of a secret, and no user or password of a URL.
+/// Nothing of a secret, and no user, password or query of a URL.
 fn mask(effective: &Effective, value: &str) -> String {
     if effective.key.is_secret() {
         return MASK.to_owned();
     }
-    if let Some((scheme, rest)) = value.split_once("://") {
-        let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        if let Some((_, host)) = authority.rsplit_once('@') {
-            return format!("{scheme}://{MASK}@{host}{path}");
-        }
+    match value.contains("://") || effective.key.is_url() {
+        true => redact::url(value),
+        false => value.to_owned(),
     }
-    value.to_owned()
 }
 
 /// Not the arguments: they may hold a token.

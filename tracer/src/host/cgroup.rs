@@ -54,6 +54,8 @@ pub struct CgroupReader {
     budget: FdBudget,
     /// Bit per [`Item`]: this kernel or cgroup does not have it.
     absent: u16,
+    /// Files that are there and could not be read, since it was opened.
+    unreadable: u64,
 }
 
 /// One file of a cgroup.
@@ -159,6 +161,7 @@ impl CgroupReader {
             usage: None,
             budget,
             absent: 0,
+            unreadable: 0,
         })
     }
 
@@ -172,9 +175,15 @@ impl CgroupReader {
         &self.path
     }
 
+    /// Files that are there and could not be read since the last call.
+    pub fn take_unreadable(&mut self) -> u64 {
+        std::mem::take(&mut self.unreadable)
+    }
+
     /// Reads the files `depth` asks for through `buffer`, which callers reuse.
     ///
-    /// A file this kernel does not have leaves its fields `None` and is not tried again.
+    /// A file that cannot be read leaves its fields `None`; one that this kernel does not have is not
+    /// tried again.
     /// [`HostError::Gone`] when the cgroup was removed, also when another took its name.
     pub fn read(
         &mut self,
@@ -313,7 +322,10 @@ impl CgroupReader {
                 self.absent |= item.bit();
                 Ok(())
             }
-            _ => Err(HostError::read(&self.path, error)),
+            _ => {
+                self.unreadable += 1;
+                Ok(())
+            }
         }
     }
 

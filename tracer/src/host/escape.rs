@@ -3,8 +3,6 @@
 //! Owns the escaping rules; anyone who can start a process chooses such names. Must not be used to
 //! make paths for opening files.
 
-use std::borrow::Cow;
-
 /// `bytes` as at most `most_chars` characters, `…` last when something was cut.
 ///
 /// Control characters, characters that hide or reorder text, and invalid UTF-8 become `\n`, `\t`,
@@ -40,8 +38,9 @@ pub fn display(bytes: &[u8], most_chars: usize) -> String {
     shown.text
 }
 
-/// Text that was escaped once, safe again: control and deceiving characters become `\xNN`, backslashes
-/// stay as they are. At most `most_chars` characters, and `…` where something was cut.
+/// Text that was escaped once, or that another process says is, safe again: control and deceiving characters
+/// become `\n`, `\t`, `\r` or `\xNN`, backslashes stay as they are. At most `most_chars` characters, and `…` where
+/// something was cut.
 pub fn again(text: &str, most_chars: usize) -> String {
     let parts: Vec<String> = text
         .split('\\')
@@ -52,18 +51,6 @@ pub fn again(text: &str, most_chars: usize) -> String {
         Some((at, _)) => joined.get(..at).unwrap_or_default().to_owned() + "…",
         None => joined,
     }
-}
-
-/// Text that another process says is escaped, made sure of: what may not get to a terminal becomes U+FFFD,
-/// and what is behind the `most_chars`th character is cut.
-pub fn assured(text: &str, most_chars: usize) -> Cow<'_, str> {
-    let hides = |character: char| character.is_control() || deceives(character);
-    let end = text.char_indices().nth(most_chars).map(|(end, _)| end);
-    let kept = end.and_then(|end| text.get(..end)).unwrap_or(text);
-    if !kept.contains(hides) {
-        return Cow::Borrowed(kept);
-    }
-    Cow::Owned(kept.replace(hides, "\u{fffd}"))
 }
 
 struct Shown {
@@ -155,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_escaped_after_all_does_nothing() {
-        assert_eq!(assured(r"/größe/日本\\x2d", 100), r"/größe/日本\\x2d");
+    fn what_was_not_escaped_after_all_is_and_what_was_stays() {
+        assert_eq!(again(r"/größe/日本\\x2d", 100), r"/größe/日本\\x2d");
         assert_eq!(
-            assured("a\x1b[31m\u{202e}b\n", 100),
-            "a\u{fffd}[31m\u{fffd}b\u{fffd}"
+            again("a\x1b[31m\u{202e}b\n", 100),
+            r"a\x1b[31m\xe2\x80\xaeb\n"
         );
-        assert_eq!(assured("日本語", 2), "日本");
+        assert_eq!(again("日本語", 2), "日…");
     }
 
     #[test]

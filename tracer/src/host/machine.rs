@@ -5,36 +5,47 @@
 use std::fs::File;
 use std::io;
 
+use nix::errno::Errno;
+
+use super::ProcRoot;
 use super::fields::{keyed_numbers, number, pressure};
 use super::pseudo_file::{read_record, read_stream};
-use super::{HostError, ProcRoot};
 use crate::model::snapshot::HostReading;
 
 const LARGEST_VMSTAT: usize = 1 << 20;
 
 impl ProcRoot {
-    /// Reads the host's numbers. Fails only when `meminfo` cannot be read, which means that procfs
-    /// is not mounted here; without PSI or vmstat their fields are `None`.
+    /// Reads the host's numbers. What a file that cannot be read would tell is `None`, and `unreadable`
+    /// counts it; a kernel without PSI is no failure.
     /// Source: Documentation/filesystems/proc.rst and Documentation/accounting/psi.rst.
-    pub fn machine(&self, buffer: &mut Vec<u8>) -> Result<HostReading, HostError> {
+    pub fn machine(&self, buffer: &mut Vec<u8>, unreadable: &mut u64) -> HostReading {
         let mut reading = HostReading::default();
-        let path = self.path("meminfo");
-        let text = File::open(&path)
+        match self
+            .open("meminfo")
             .and_then(|file| read_record(&file, buffer))
-            .map_err(|source| HostError::read(&path, source))?;
-        read_meminfo(text, &mut reading);
-        if let Ok(text) = self
+        {
+            Ok(text) => read_meminfo(text, &mut reading),
+            Err(_) => *unreadable += 1,
+        }
+        match self
             .open("vmstat")
             .and_then(|file| read_stream(&file, buffer, LARGEST_VMSTAT))
         {
-            read_vmstat(text, &mut reading);
+            Ok(text) => read_vmstat(text, &mut reading),
+            Err(_) => *unreadable += 1,
         }
-        // Absent without CONFIG_PSI, EOPNOTSUPP when booted with psi=0.
-        reading.pressure = self
+        match self
             .open("pressure/memory")
             .and_then(|file| read_record(&file, buffer).map(pressure))
-            .unwrap_or_default();
-        Ok(reading)
+        {
+            Ok(read) => reading.pressure = read,
+            // Absent without CONFIG_PSI, EOPNOTSUPP when booted with psi=0.
+            Err(error) => match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENOENT | Errno::EOPNOTSUPP) => {}
+                _ => *unreadable += 1,
+            },
+        }
+        reading
     }
 
     fn open(&self, below: &str) -> io::Result<File> {
@@ -95,8 +106,10 @@ mod tests {
         std::fs::create_dir(directory.path().join("pressure")).unwrap();
         std::fs::write(directory.path().join("meminfo"), MEMINFO).unwrap();
         let root = ProcRoot::new(directory.path());
-        let bare = root.machine(&mut Vec::new()).unwrap();
+        let mut unreadable = 0;
+        let bare = root.machine(&mut Vec::new(), &mut unreadable);
         assert_eq!((bare.faults, bare.pressure), (None, Pressure::default()));
+        assert_eq!(unreadable, 1, "a kernel without PSI is no failure");
 
         let vmstat = b"nr_free_pages 1\npgfault 4201189\npgmajfault 1412\noom_kill 2\n";
         std::fs::write(directory.path().join("vmstat"), vmstat).unwrap();
@@ -119,7 +132,24 @@ mod tests {
                 full_ns: Some(9_000),
             },
         };
-        assert_eq!(root.machine(&mut Vec::new()).unwrap(), expected);
+        assert_eq!(root.machine(&mut Vec::new(), &mut unreadable), expected);
+        assert_eq!(unreadable, 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_costs_its_own_numbers_and_is_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = ProcRoot::new(directory.path());
+        std::fs::write(directory.path().join("vmstat"), b"oom_kill 2\n").unwrap();
+        std::fs::create_dir(directory.path().join("meminfo")).unwrap();
+        std::fs::create_dir_all(directory.path().join("pressure/memory")).unwrap();
+        let mut unreadable = 0;
+        let reading = root.machine(&mut Vec::new(), &mut unreadable);
+        let expected = HostReading {
+            oom_kills: Some(2),
+            ..HostReading::default()
+        };
+        assert_eq!((reading, unreadable), (expected, 2));
     }
 
     #[test]
@@ -140,12 +170,11 @@ mod tests {
 
     #[test]
     fn the_real_host_and_a_missing_procfs() {
-        let reading = ProcRoot::default().machine(&mut Vec::new()).unwrap();
+        let mut unreadable = 0;
+        let reading = ProcRoot::default().machine(&mut Vec::new(), &mut unreadable);
         assert!(reading.mem_total_bytes > Some(1 << 20) && reading.faults > Some(0));
-        assert!(
-            ProcRoot::new("/nonexistent")
-                .machine(&mut Vec::new())
-                .is_err()
-        );
+        assert_eq!(unreadable, 0);
+        let nothing = ProcRoot::new("/nonexistent").machine(&mut Vec::new(), &mut unreadable);
+        assert_eq!((nothing, unreadable), (HostReading::default(), 2));
     }
 }

@@ -12,7 +12,9 @@
 //! - [`process`], [`mappings`], [`machine`]: processes, what they map, the whole host
 //! - [`open_in_root`]: files as a process sees them
 //! - [`own_limit`]: how much memory memtrace itself may use
+//! - [`pattern`]: patterns that choose cgroups
 //! - [`escape`]: untrusted names made safe to show
+//! - [`trust`]: who could change a file, or put another in its place
 //! - [`pseudo_file`], [`fields`]: reading and taking apart small kernel files
 
 pub mod cgroup;
@@ -27,8 +29,10 @@ pub mod machine;
 pub mod mappings;
 pub mod open_in_root;
 pub mod own_limit;
+pub mod pattern;
 pub mod process;
 pub mod pseudo_file;
+pub mod trust;
 pub mod walk;
 
 use std::ffi::OsStr;

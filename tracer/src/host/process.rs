@@ -17,6 +17,9 @@ use super::{CgroupMode, HostError, path_from_bytes};
 /// Longest name of a process shown, characters.
 const COMM_CHARS: usize = 64;
 
+/// Of the flags in `stat`; include/linux/sched.h.
+const PF_KTHREAD: u64 = 0x0020_0000;
+
 /// Where procfs is mounted; `/proc` by default.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcRoot {
@@ -43,6 +46,16 @@ pub struct ProcessReading {
     /// `resident - shared` of statm: anonymous pages, exactly what `RssAnon` of `status` counts,
     /// at half its cost. Since 6.2 both may lag by some tens of pages per CPU.
     pub rss_anon_bytes: Option<u64>,
+}
+
+/// What a process runs: differs between two processes of the same pid, and before and after an exec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Program {
+    pub pid: u32,
+    /// Clock ticks since boot.
+    pub start_ticks: Option<u64>,
+    /// Where its first stack begins (`startstack`); `None` without the right to trace it.
+    pub start_stack: Option<u64>,
 }
 
 /// What memtrace itself uses.
@@ -80,15 +93,39 @@ impl ProcRoot {
         Ok(reading)
     }
 
-    /// Where the first stack of a process begins (`startstack`, which changes with every exec;
-    /// `None` without the right to trace it), and its name, escaped for display.
-    pub fn program_of(&self, pid: u32) -> Result<(Option<u64>, String), HostError> {
+    /// What a process runs, and its name, escaped for display.
+    pub fn program_of(&self, pid: u32) -> Result<(Program, String), HostError> {
         let mut buffer = Vec::new();
         let text = read(&self.path(&format!("{pid}/stat")), &mut buffer)?;
         let stat = Stat::parse(text);
-        let start_stack = stat.and_then(|stat| stat.field(28)).filter(|at| *at > 1);
+        let program = Program {
+            pid,
+            start_ticks: stat.and_then(|stat| stat.field(22)),
+            start_stack: stat.and_then(|stat| stat.field(28)).filter(|at| *at > 1),
+        };
         let comm = stat.map_or(&b""[..], |stat| stat.comm);
-        Ok((start_stack, super::escape::display(comm, COMM_CHARS)))
+        Ok((program, super::escape::display(comm, COMM_CHARS)))
+    }
+
+    /// Whether its process is there, and still runs it. One that cannot be read may.
+    pub fn is_running(&self, program: &Program) -> bool {
+        let same = |was: Option<u64>, is: Option<u64>| was.is_none() || was == is;
+        match self.program_of(program.pid) {
+            Ok((now, _)) => {
+                // A zombie has no stack.
+                same(program.start_ticks, now.start_ticks)
+                    && same(program.start_stack, now.start_stack)
+            }
+            Err(error) => !error.is_gone(),
+        }
+    }
+
+    /// Whether it is a thread of the kernel, which has no memory of its own.
+    pub fn is_kernel_thread(&self, pid: u32) -> Result<bool, HostError> {
+        let mut buffer = Vec::new();
+        let stat = Stat::parse(read(&self.path(&format!("{pid}/stat")), &mut buffer)?);
+        let flags = stat.and_then(|stat| stat.field(9));
+        Ok(flags.is_some_and(|flags| flags & PF_KTHREAD != 0))
     }
 
     /// Arguments of a process, each with its NUL, at most 64 KiB. Untrusted.
@@ -257,6 +294,15 @@ mod tests {
         };
         assert_eq!(root.process(7, &mut Vec::new()).unwrap(), expected);
         assert!(root.process(8, &mut Vec::new()).unwrap_err().is_gone());
+    }
+
+    #[test]
+    fn a_thread_of_the_kernel_is_known_by_its_flags() {
+        let kernel = b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 1 0 0";
+        let (_directory, root) = root_with(&[("2/stat", kernel), ("7/stat", STAT)]);
+        assert!(root.is_kernel_thread(2).unwrap());
+        assert!(!root.is_kernel_thread(7).unwrap());
+        assert!(root.is_kernel_thread(8).unwrap_err().is_gone());
     }
 
     #[test]

@@ -240,6 +240,7 @@ fn unescape(name: &str) -> String {
         let code = after
             .strip_prefix(b"x")
             .and_then(|hex| hex.get(..2))
+            .filter(|hex| hex.iter().all(u8::is_ascii_hexdigit))
             .and_then(|hex| std::str::from_utf8(hex).ok())
             .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match code.filter(|_| first == b'\\') {

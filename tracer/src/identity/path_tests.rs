@@ -371,6 +371,12 @@ fn what_is_no_container_is_none() {
 }
 
 #[test]
+fn a_sign_is_no_digit_of_an_escape() {
+    let unit = parse(Path::new(r"/a\x+f.service")).unit;
+    assert_eq!(unit.as_deref(), Some(r"a\x+f.service"));
+}
+
+#[test]
 fn names_that_are_no_text_break_nothing() {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
     let path = Path::new(OsStr::from_bytes(b"/docker/\xff\xfe/x.service"));

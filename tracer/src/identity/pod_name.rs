@@ -50,9 +50,45 @@ pub fn parse(text: &str) -> Result<PodName, String> {
     })
 }
 
+/// A pod with its namespace, which makes it one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamespacedPod {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl fmt::Display for NamespacedPod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// `shop/cart-7c9d`.
+///
+/// # Errors
+/// What to write instead.
+pub fn parse_namespaced(text: &str) -> Result<NamespacedPod, String> {
+    match parse(text) {
+        Ok(PodName {
+            namespace: Some(namespace),
+            name,
+        }) => Ok(NamespacedPod { namespace, name }),
+        _ => Err("write NAMESPACE/NAME, as `kubectl get pods -A` names them".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_one_pod_is_meant_its_namespace_is_asked_for() {
+        let pod = parse_namespaced("shop/cart").unwrap();
+        assert_eq!(pod.to_string(), "shop/cart");
+        for wrong in ["cart", "/cart", "shop/", "a/b/c", ""] {
+            assert!(parse_namespaced(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_name_alone_is_of_any_namespace() {

@@ -262,6 +262,13 @@ impl Reconciler {
         self.host.as_ref().is_some_and(|host| host.gap() > positive)
     }
 
+    /// Whether the host's last count is explained to the last kill, by kills seen and by what was told.
+    pub fn is_settled(&self) -> bool {
+        let explained =
+            |host: &Count| !host.went_back && host.beyond_certain == 0 && host.beyond_possible == 0;
+        self.host.as_ref().is_some_and(explained)
+    }
+
     /// Kills seen that the kernel did not count: a fault of memtrace.
     pub fn excess(&self) -> u64 {
         self.excess

@@ -471,3 +471,19 @@ fn a_storm_whose_kills_fall_into_the_readings_misses_nothing() {
     };
     assert_eq!(missed, [one]);
 }
+
+#[test]
+fn a_count_is_settled_when_every_kill_in_it_was_seen_or_told() {
+    let second = Duration::from_secs;
+    let mut kills = Reconciler::new();
+    assert!(!kills.is_settled(), "nothing was read");
+    kills.counted_host(Some(5), second(1));
+    assert!(kills.is_settled());
+    kills.counted_host(Some(7), second(2));
+    assert!(!kills.is_settled(), "two may still be on their way");
+    kills.seen(None, Duration::from_millis(1500));
+    assert!(!kills.is_settled());
+    let missed = kills.counted_host(Some(7), second(3));
+    assert_eq!(missed.iter().map(|missed| missed.kills).sum::<u64>(), 1);
+    assert!(kills.is_settled(), "one was seen and one is told");
+}

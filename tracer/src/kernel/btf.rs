@@ -28,6 +28,9 @@ const KIND_TYPE_TAG: u32 = 18;
 const KIND_ENUM64: u32 = 19;
 /// Nested types deeper than this are not the kernel's.
 const MAX_DEPTH: usize = 16;
+/// Members that are looked at for one name; `task_struct` has some hundreds. Anonymous members that hold
+/// each other would be looked at for ever.
+const MOST_MEMBERS: usize = 1 << 16;
 
 /// The bytes are not BTF that this reader understands.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -114,7 +117,7 @@ impl<'a> Btf<'a> {
                 Some((name, index)) => (name, Some(index.strip_suffix(']')?)),
                 None => (step, None),
             };
-            let (bits, member) = self.member(id, name, 0)?;
+            let (bits, member) = self.member(id, name, 0, &mut 0)?;
             if bits % 8 != 0 {
                 return None;
             }
@@ -239,12 +242,16 @@ impl<'a> Btf<'a> {
     }
 
     /// Bit offset and type of a member, looked for in anonymous members too.
-    fn member(&self, id: u32, name: &str, depth: usize) -> Option<(u32, u32)> {
+    fn member(&self, id: u32, name: &str, depth: usize, seen: &mut usize) -> Option<(u32, u32)> {
         let ty = self.resolve(id)?;
         if !matches!(ty.kind, KIND_STRUCT | KIND_UNION) || depth > MAX_DEPTH {
             return None;
         }
         for index in 0..ty.vlen {
+            *seen += 1;
+            if *seen > MOST_MEMBERS {
+                return None;
+            }
             let at = ty.at + 12 + index * 12;
             let member_name = read_u32(self.bytes, at)?;
             let member_type = read_u32(self.bytes, at + 4)?;
@@ -255,7 +262,7 @@ impl<'a> Btf<'a> {
                 (raw, 0)
             };
             if member_name == 0 {
-                if let Some((inner, found)) = self.member(member_type, name, depth + 1) {
+                if let Some((inner, found)) = self.member(member_type, name, depth + 1, seen) {
                     return Some((bits.checked_add(inner)?, found));
                 }
             } else if bitfield == 0 && self.string(member_name) == Some(name) {
@@ -436,6 +443,17 @@ mod tests {
         assert_eq!(reduced.find("f", |kind| kind == KIND_FUNC), Some(2));
         assert_eq!(reduced.find("t", |kind| kind == KIND_TYPEDEF), Some(3));
         assert!(!reduced.has_function("g"));
+    }
+
+    #[test]
+    fn anonymous_members_that_hold_each_other_end() {
+        let member = [0, 1, 0];
+        let strukt: Vec<u32> = [1, info(KIND_STRUCT, 64), 8]
+            .into_iter()
+            .chain(member.repeat(64))
+            .collect();
+        let bytes = image(&[&strukt], b"\0s\0a\0");
+        assert_eq!(Btf::parse(&bytes).unwrap().offset_of("s", "a"), None);
     }
 
     #[test]

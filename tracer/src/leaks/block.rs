@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use crate::{
-    analysis::State,
     api::records::LeakRecord,
     export::console::{
         incident::{shown, wrapped},
@@ -29,10 +28,8 @@ pub fn block(leak: &LeakRecord, zone: &Zone, colour: bool, width: Option<usize>)
     let since = since.map_or(String::new(), |since| {
         format!(" since {}", zone.seconds(since))
     });
-    let (on, off) = match (colour, leak.state) {
-        (true, State::Confirmed) => ("\x1b[1;31m", RESET),
-        (true, State::Suspected) => ("\x1b[31m", RESET),
-        (true, State::Growing) => ("\x1b[33m", RESET),
+    let (on, off) = match verdict::colour(leak.state) {
+        on if colour && !on.is_empty() => (on, RESET),
         _ => ("", ""),
     };
     let what = if leak.state.is_leak() { "leak " } else { "" };
@@ -76,16 +73,12 @@ pub fn block(leak: &LeakRecord, zone: &Zone, colour: bool, width: Option<usize>)
         "near limit",
         leak.near_limit
             .filter(|near| near.near)
-            .map(|near| format!("{:.0} % of it cannot be reclaimed", near.ratio * 100.0)),
+            .map(|near| verdict::nearness(&near)),
     );
     row("evidence", leak.evidence.as_ref().map(verdict::evidence));
-    for (holds, label) in [(false, "rejected"), (true, "not excluded")] {
-        let weighed = leak.considered.iter().filter(|one| one.holds == holds);
-        for (at, one) in weighed.enumerate() {
-            row(
-                if at == 0 { label } else { "" },
-                Some(verdict::weighed(one)),
-            );
+    for (label, weighed) in verdict::weighed_by_outcome(&leak.considered) {
+        for (at, one) in weighed.into_iter().enumerate() {
+            row(if at == 0 { label } else { "" }, Some(one));
         }
     }
     for (at, process) in leak.processes.iter().take(MOST_SUSPECTS).enumerate() {

@@ -50,12 +50,12 @@ fn a_leak_is_told_with_all_that_it_rests_on() {
     let (text, _) = told(&[], &answer(vec![leak()], None));
     for part in [
         "shop/cart-7c9d/app: leak confirmed since 2026-11-21T08:12:26Z",
-        "rate          60.0 MiB/h (58.0 to 62.0)",
+        "rate          60.0M/h (58.0M to 62.0M)",
         "grows since   2026-11-21T07:12:26Z ± 4m00s",
         "to the limit  4h52m (4h26m or more), its own limit of 512M",
         "evidence      the floor is at",
         "rejected      noise (growth is 90 times the scatter",
-        "not excluded  not yet verified (50 % of",
+        "possible      growth that ends soon (50 % of",
         "who           python3 (pid 31001), 97 % of the growth: +90.0M in 1h30m",
         "code          leak < serve < main: 61.0M ±6.0M resident, grew 20.0M ±2.0M",
     ] {

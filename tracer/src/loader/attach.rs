@@ -204,10 +204,14 @@ impl Loader {
         let mut ebpf = loader.load(OBJECT)?;
         commands::name_killers(&mut ebpf, &options.oom_killers)?;
         stacks::sample_nothing(&mut ebpf)?;
-        let verdicts = planned
-            .into_iter()
-            .map(|planned| attach_first(&mut ebpf, planned, &btf, options))
-            .collect();
+        let mut verdicts: Vec<Verdict> = Vec::with_capacity(planned.len());
+        for planned in planned {
+            let verdict = match planned.probe.needs {
+                Some(needed) if !is_attached(&verdicts, needed) => useless(planned.probe, needed),
+                _ => attach_first(&mut ebpf, planned, &btf, options),
+            };
+            verdicts.push(verdict);
+        }
         Ok(Self {
             ebpf,
             support,
@@ -243,9 +247,7 @@ impl Loader {
 
     /// Whether a probe is attached, by its catalog name.
     pub fn has(&self, probe: &str) -> bool {
-        self.verdicts
-            .iter()
-            .any(|verdict| verdict.probe == probe && verdict.attached.is_some())
+        is_attached(&self.verdicts, probe)
     }
 
     /// Why page faults come without the address that was touched; `None`: they have it.
@@ -268,11 +270,14 @@ impl Loader {
         Some(reasons.join("; "))
     }
 
-    /// Whether any probe of a family is attached.
-    pub fn serves(&self, family: Family) -> bool {
-        self.verdicts
+    /// Whether every essential probe of a family is attached: with one missing its sums would be too small.
+    pub fn serves_whole(&self, family: Family) -> bool {
+        let mut of_family = self
+            .verdicts
             .iter()
-            .any(|verdict| verdict.family == family && verdict.attached.is_some())
+            .filter(|verdict| verdict.family == family && verdict.essential)
+            .peekable();
+        of_family.peek().is_some() && of_family.all(|verdict| verdict.attached.is_some())
     }
 
     /// Probe name, run time in ns and run count of each attached program, from the kernel.
@@ -349,6 +354,27 @@ fn helpers() -> Helpers {
     Helpers {
         trusted_task: supported(bpf_func_id::BPF_FUNC_get_current_task_btf),
         task_regs: supported(bpf_func_id::BPF_FUNC_task_pt_regs),
+    }
+}
+
+fn is_attached(verdicts: &[Verdict], probe: &str) -> bool {
+    let mut verdicts = verdicts.iter();
+    verdicts.any(|verdict| verdict.probe == probe && verdict.attached.is_some())
+}
+
+/// Of a probe that is left out because another is missing.
+fn useless(probe: &Probe, needed: &str) -> Verdict {
+    let reason = format!("it would tell what is not so without {needed}");
+    let hooks = probe.alternatives.iter();
+    Verdict {
+        probe: probe.name,
+        family: probe.family,
+        essential: probe.essential,
+        attached: None,
+        rejected: hooks
+            .map(|alternative| (alternative.hook.describe(), reason.clone()))
+            .collect(),
+        verified_instructions: None,
     }
 }
 

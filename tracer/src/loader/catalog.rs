@@ -65,6 +65,8 @@ pub struct Probe {
     pub alternatives: &'static [Alternative],
     /// Without it memtrace says it is degraded; otherwise it is a refinement.
     pub essential: bool,
+    /// A probe above it without which it would tell what is not so.
+    pub needs: Option<&'static str>,
 }
 
 const fn tp(program: &'static str, name: &'static str) -> Alternative {
@@ -95,6 +97,7 @@ macro_rules! syscall {
                 on(concat!("heap_", $call, "_exit"), Hook::SyscallExit($call)),
             ],
             essential: true,
+            needs: None,
         }
     };
 }
@@ -105,6 +108,7 @@ const fn single(name: &'static str, family: Family, alternatives: &'static [Alte
         family,
         alternatives,
         essential: true,
+        needs: None,
     }
 }
 
@@ -115,6 +119,7 @@ const fn refinement(name: &'static str, alternatives: &'static [Alternative]) ->
         family: Family::Oom,
         alternatives,
         essential: false,
+        needs: None,
     }
 }
 
@@ -162,10 +167,14 @@ pub const CATALOG: &[Probe] = &[
         "oom.command_exec",
         &[tp("oom_command_exec", "sched_process_exec")],
     ),
-    refinement(
-        "oom.command_fork",
-        &[tp("oom_command_fork", "sched_process_fork")],
-    ),
+    Probe {
+        // A child has its parent's command line until it executes another program.
+        needs: Some("oom.command_exec"),
+        ..refinement(
+            "oom.command_fork",
+            &[tp("oom_command_fork", "sched_process_fork")],
+        )
+    },
     single(
         "lifecycle.cgroup_mkdir",
         Family::Lifecycle,
@@ -220,6 +229,7 @@ pub const CATALOG: &[Probe] = &[
         alternatives: &[tp("fault_kernel", "page_fault_kernel")],
         // The perf event that stands in for `fault.user` counts these faults too.
         essential: false,
+        needs: None,
     },
     // Breaks first: a brk seen before its process is known would not count.
     single(

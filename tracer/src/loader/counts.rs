@@ -1,5 +1,7 @@
 //! Reading the maps: totals per cgroup and process, reclaim, drops.
 
+use std::cell::Cell;
+
 use aya::{
     Ebpf, Pod,
     maps::{HashMap, MapData, MapError, PerCpuArray},
@@ -12,6 +14,7 @@ pub struct Counts {
     processes: HashMap<MapData, ProcessKey, HeapCounts>,
     reclaim: HashMap<MapData, u64, ReclaimCounts>,
     drops: PerCpuArray<MapData, u64>,
+    failed: Cell<u64>,
 }
 
 impl Counts {
@@ -21,37 +24,43 @@ impl Counts {
             processes: take(ebpf, "PROCESSES")?,
             reclaim: take(ebpf, "RECLAIM")?,
             drops: PerCpuArray::try_from(super::attach::map(ebpf, "DROPS")?)?,
+            failed: Cell::new(0),
         })
+    }
+
+    /// Readings that the kernel refused.
+    pub fn failed(&self) -> u64 {
+        self.failed.get()
     }
 
     /// Totals by cgroup id.
     pub fn cgroups(&self) -> impl Iterator<Item = (u64, CgroupCounts)> + '_ {
-        self.cgroups.iter().filter_map(Result::ok)
+        self.cgroups.iter().filter_map(|entry| self.read(entry))
     }
 
     /// Totals of one cgroup.
     pub fn cgroup(&self, id: u64) -> Option<CgroupCounts> {
-        self.cgroups.get(&id, 0).ok()
+        self.read(self.cgroups.get(&id, 0))
     }
 
     /// Reclaim of one cgroup.
     pub fn reclaim_of(&self, id: u64) -> Option<ReclaimCounts> {
-        self.reclaim.get(&id, 0).ok()
+        self.read(self.reclaim.get(&id, 0))
     }
 
     /// Totals of one process in one cgroup.
     pub fn process(&self, key: &ProcessKey) -> Option<HeapCounts> {
-        self.processes.get(key, 0).ok()
+        self.read(self.processes.get(key, 0))
     }
 
     /// Totals by process and cgroup id.
     pub fn processes(&self) -> impl Iterator<Item = (ProcessKey, HeapCounts)> + '_ {
-        self.processes.iter().filter_map(Result::ok)
+        self.processes.iter().filter_map(|entry| self.read(entry))
     }
 
     /// Reclaim by cgroup id.
     pub fn reclaim(&self) -> impl Iterator<Item = (u64, ReclaimCounts)> + '_ {
-        self.reclaim.iter().filter_map(Result::ok)
+        self.reclaim.iter().filter_map(|entry| self.read(entry))
     }
 
     /// Makes room: what belonged to a cgroup that is gone.
@@ -66,19 +75,26 @@ impl Counts {
         let _ = self.processes.remove(key);
     }
 
-    /// What the programs lost, by cause, over all CPUs.
+    /// What the programs lost, by cause, over all CPUs; without causes that cannot be read.
     pub fn drops(&self) -> Vec<(&'static str, u64)> {
         Drop::ALL
             .iter()
-            .map(|(cause, name)| {
-                let total = self
-                    .drops
-                    .get(&(*cause as u32), 0)
-                    .map(|cpus| cpus.iter().sum())
-                    .unwrap_or(0);
-                (*name, total)
+            .filter_map(|(cause, name)| {
+                let cpus = self.read(self.drops.get(&(*cause as u32), 0))?;
+                Some((*name, cpus.iter().sum()))
             })
             .collect()
+    }
+
+    fn read<T>(&self, entry: Result<T, MapError>) -> Option<T> {
+        match entry {
+            Ok(entry) => Some(entry),
+            Err(MapError::KeyNotFound) => None,
+            Err(_) => {
+                self.failed.set(self.failed.get() + 1);
+                None
+            }
+        }
     }
 }
 

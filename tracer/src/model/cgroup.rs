@@ -37,6 +37,8 @@ pub struct Cgroup {
     pub container: Option<Arc<Container>>,
     /// When counting began here.
     pub since: SystemTime,
+    /// When it was made, of the boot clock, which never steps; `None` unless the kernel told.
+    pub born_at: Option<Duration>,
     /// Seconds since memtrace started at which it was removed.
     pub(super) removed_at: Option<Duration>,
     pub memory: MemoryReading,
@@ -82,13 +84,14 @@ pub struct Counted {
     pub sampled_faults: u64,
 }
 
-/// Which families count; the others' numbers are unknown, not 0.
+/// Which numbers are counted whole; the others are unknown, not 0.
 #[derive(Debug, Clone, Copy)]
 pub struct Serving {
     pub heap: bool,
     pub reclaim: bool,
-    pub lifecycle: bool,
-    pub oom: bool,
+    pub execs: bool,
+    pub exits: bool,
+    pub oom_kills: bool,
 }
 
 impl Cgroup {
@@ -102,6 +105,7 @@ impl Cgroup {
             names: Arc::default(),
             container: None,
             since,
+            born_at: None,
             removed_at: None,
             memory: MemoryReading::default(),
             cpu_ns: None,
@@ -237,8 +241,9 @@ impl Cgroup {
             reclaim: serving
                 .reclaim
                 .then(|| self.reclaim.as_deref().cloned().unwrap_or_default()),
-            lifecycle: serving.lifecycle.then_some(self.lifecycle),
-            oom_kills: serving.oom.then(|| self.oom_kills.clone()),
+            execs: serving.execs.then_some(self.lifecycle.execs),
+            exits: serving.exits.then_some(self.lifecycle.exits),
+            oom_kills: serving.oom_kills.then(|| self.oom_kills.clone()),
             rates: self.rates,
             leak: self.leak,
             growers: Vec::new(),

@@ -89,6 +89,13 @@ impl Cgroups {
         true
     }
 
+    /// The kernel told of its birth. One that was known before keeps what it has.
+    pub fn born(&mut self, id: u64, at: Duration) {
+        if let Some(cgroup) = self.by_id.get_mut(&id) {
+            cgroup.born_at.get_or_insert(at);
+        }
+    }
+
     /// Cgroups that came since the last call.
     pub fn take_unnamed(&mut self) -> Vec<u64> {
         std::mem::take(&mut self.unnamed)

@@ -52,11 +52,12 @@ fn kills_are_counted_apart_by_scope_and_group_and_unknown_without_the_probe() {
     }
     assert!(cgroups.oom_killed(2, Some("global"), None));
     assert!(!cgroups.oom_killed(99, None, None));
-    let serving = |oom| Serving {
+    let serving = |oom_kills| Serving {
         heap: true,
         reclaim: true,
-        lifecycle: true,
-        oom,
+        execs: true,
+        exits: true,
+        oom_kills,
     };
     let kills = |id, oom| {
         let cgroup = cgroups.get(id).unwrap();

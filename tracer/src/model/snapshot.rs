@@ -141,12 +141,17 @@ impl Default for ReclaimTotals {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LifecycleTotals {
     pub execs: u64,
-    pub exits: u64,
-    /// Page faults of processes that have ended.
-    pub exited_minor_faults: u64,
-    pub exited_major_faults: u64,
-    /// Largest peak RSS of a process that has ended here.
-    pub exited_peak_rss_bytes: u64,
+    pub exits: ExitTotals,
+}
+
+/// Processes that ended. Cumulative.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ExitTotals {
+    pub processes: u64,
+    pub minor_faults: u64,
+    pub major_faults: u64,
+    /// Largest peak RSS among them.
+    pub peak_rss_bytes: u64,
 }
 
 /// Processes of this very cgroup that the kernel's OOM killer killed. Cumulative.
@@ -254,12 +259,14 @@ pub struct CgroupSnapshot {
     pub removed: bool,
     pub memory: MemoryReading,
     pub effective_limit: Option<EffectiveLimit>,
-    /// `None` when the heap probe is not attached.
+    /// `None` unless every heap probe is attached: what is mapped means little without what is released.
     pub heap: Option<HeapTotals>,
-    /// `None` when the reclaim probe is not attached.
+    /// `None` unless every reclaim probe is attached.
     pub reclaim: Option<ReclaimTotals>,
-    /// `None` when the lifecycle probe is not attached.
-    pub lifecycle: Option<LifecycleTotals>,
+    /// `None` when that probe is not attached.
+    pub execs: Option<u64>,
+    /// `None` when that probe is not attached.
+    pub exits: Option<ExitTotals>,
     /// One entry per scope and group that occurred; `None` when the OOM probe is not attached.
     pub oom_kills: Option<Vec<OomKillCount>>,
     pub rates: Rates,

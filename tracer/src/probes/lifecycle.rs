@@ -9,7 +9,7 @@ use memtrace_ebpf::{
     },
 };
 
-use crate::model::snapshot::LifecycleTotals;
+use crate::model::snapshot::{ExitTotals, LifecycleTotals};
 
 use super::{record, text};
 
@@ -76,10 +76,12 @@ pub fn decode(bytes: &[u8], page_size: u64) -> Option<LifecycleEvent> {
 pub fn totals(counts: &LifecycleCounts, page_size: u64) -> LifecycleTotals {
     LifecycleTotals {
         execs: counts.execs,
-        exits: counts.exits,
-        exited_minor_faults: counts.exited_minor_faults,
-        exited_major_faults: counts.exited_major_faults,
-        exited_peak_rss_bytes: counts.exited_peak_rss_pages.saturating_mul(page_size),
+        exits: ExitTotals {
+            processes: counts.exits,
+            minor_faults: counts.exited_minor_faults,
+            major_faults: counts.exited_major_faults,
+            peak_rss_bytes: counts.exited_peak_rss_pages.saturating_mul(page_size),
+        },
     }
 }
 

@@ -3,10 +3,11 @@
 //! Loads programs of its own, so that it works beside a running agent. Must not format profiles.
 
 mod output;
+mod progress;
 mod targets;
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::PathBuf,
     time::{Duration, Instant, SystemTime},
 };
@@ -19,9 +20,10 @@ use crate::{
     agent::signals::Signals,
     cli,
     export::profile::View,
-    host::{CgroupHierarchy, HostError, ProcRoot},
+    host::{CgroupHierarchy, HostError, ProcRoot, pattern::cgroup_glob},
     identity::{
         options::{NamingArgs, NamingError, Process},
+        pod_name::{self, NamespacedPod},
         sources::SourcesError,
     },
     loader::{LoadError, Loader, Options},
@@ -30,14 +32,14 @@ use crate::{
         limits::{CollectorLimits, Only},
         losses::StackLosses,
         profile::Profile,
-        service::{StackService, StackSizes},
+        service::StackService,
     },
     symbols::{Limits, Symbols},
 };
 
 use output::Format;
 pub use output::FormatArg;
-pub use targets::PodName;
+use progress::Progress;
 use targets::Targets;
 
 /// Shown below the help.
@@ -61,9 +63,11 @@ const MOST_PATHS: usize = 4096;
 
 /// Arguments of `memtrace record`.
 #[derive(Debug, Clone, Args)]
+#[command(group = clap::ArgGroup::new("whose").required(true).multiple(true).args(["pid", "cgroup", "pod"]))]
 pub struct RecordArgs {
-    /// Cgroups whose path matches, also those made meanwhile: '*' matches any characters, '/' included
-    #[arg(short, long, value_name = "GLOB", value_parser = cli::glob, required_unless_present_any = ["pid", "pod"])]
+    /// Cgroups whose path matches, also those made meanwhile: '*' matches any characters, '/' included; a
+    /// name without '/' is found at any depth
+    #[arg(short, long, value_name = "GLOB", value_parser = cgroup_glob)]
     pub cgroup: Option<GlobMatcher>,
 
     /// A process; may be repeated
@@ -71,14 +75,15 @@ pub struct RecordArgs {
     pub pid: Vec<u32>,
 
     /// A pod of this node, by namespace and name
-    #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with = "cgroup", value_parser = targets::pod)]
-    pub pod: Option<PodName>,
+    #[arg(long, value_name = "NAMESPACE/NAME", conflicts_with = "cgroup", value_parser = pod_name::parse_namespaced)]
+    pub pod: Option<NamespacedPod>,
 
     /// Record this long, or until Ctrl-C: 60s, 10m, 2h
     #[arg(short, long, default_value = "60s", value_parser = cli::duration)]
     pub duration: Duration,
 
-    /// Write to this file, as its name says: .svg (flame graph), .pb.gz (pprof), .folded, .json
+    /// Write to this file, as its name says: .svg (flame graph), .pb.gz (pprof), .folded (text: a line a
+    /// call path), .json (the first suspects)
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 
@@ -91,7 +96,7 @@ pub struct RecordArgs {
     #[arg(long, default_value = "resident", value_name = "VIEW", value_parser = output::view)]
     pub view: View,
 
-    /// Print the heaviest call paths as a tree, also if a file is written
+    /// Print the heaviest call paths as a tree, also if a file is written; it is printed where there is none
     #[arg(long)]
     pub top: bool,
 
@@ -124,9 +129,15 @@ pub enum RecordError {
     #[error("no process {0}: it has ended, or is of another PID namespace")]
     NoProcess(u32),
     #[error(
-        "no cgroup matches; list them with `memtrace run --output json -d 1s`, or see /sys/fs/cgroup"
+        "{name} is a thread of the kernel: it has no user memory whose pages could be sampled; \
+         name a process, as `ps -e` lists them without brackets"
     )]
-    NoCgroup,
+    KernelThread {
+        /// With its PID.
+        name: String,
+    },
+    #[error("{0}")]
+    NoCgroup(String),
     #[error(transparent)]
     Naming(#[from] NamingError),
     #[error(transparent)]
@@ -134,7 +145,7 @@ pub enum RecordError {
     #[error(
         "no cgroup of pod {0} on this node, as far as names are known; `memtrace doctor` says who names containers"
     )]
-    NoPod(PodName),
+    NoPod(NamespacedPod),
     #[error("page faults come without the address that was touched: {0}")]
     NoFaultHook(String),
     #[error("nothing says what to write to {}: name it .svg, .pb.gz, .folded or .json, or give --format", .0.display())]
@@ -226,6 +237,7 @@ pub async fn run(args: RecordArgs) -> Result<(), RecordError> {
         progress.tell(started.elapsed(), service.sizes_now());
     }
     progress.end();
+    let recorded = started.elapsed();
     let raw = service.profile(targets.selection()).await;
     let sizes = service.sizes_now();
     drop(service);
@@ -248,7 +260,11 @@ pub async fn run(args: RecordArgs) -> Result<(), RecordError> {
         lost.iter().map(|(_, count)| count).sum(),
         MOST_PATHS,
     );
-    write(&args, &profile, file, stdout_format)
+    write(&args, &profile, file, stdout_format)?;
+    if let Some(why) = output::nothing(&profile, args.view, recorded, args.sample) {
+        let _ = writeln!(io::stderr(), "memtrace: {why}");
+    }
+    Ok(())
 }
 
 /// Samples that were lost, by cause.
@@ -292,8 +308,9 @@ fn write(
         let written = size::bytes(bytes.len() as u64);
         let _ = writeln!(
             io::stderr(),
-            "memtrace: wrote {} ({written})",
-            path.display()
+            "memtrace: wrote {} ({written}): {}",
+            path.display(),
+            format.what(args.view)
         );
     }
     let stdout = |result: io::Result<()>| match result {
@@ -316,40 +333,4 @@ fn write(
         None => {}
     }
     Ok(())
-}
-
-/// One line on a terminal, rewritten.
-struct Progress {
-    duration: Duration,
-    shown: bool,
-}
-
-impl Progress {
-    fn new(duration: Duration) -> Self {
-        Self {
-            duration,
-            shown: io::stderr().is_terminal(),
-        }
-    }
-
-    fn tell(&self, elapsed: Duration, sizes: StackSizes) {
-        if !self.shown {
-            return;
-        }
-        let _ = write!(
-            io::stderr(),
-            "\r\x1b[Kmemtrace: recording {}s of {}s: {} processes, {} sampled pages, {} call paths; Ctrl-C ends it early",
-            elapsed.as_secs(),
-            self.duration.as_secs(),
-            sizes.address_spaces,
-            sizes.pages,
-            sizes.call_paths,
-        );
-    }
-
-    fn end(&self) {
-        if self.shown {
-            let _ = write!(io::stderr(), "\r\x1b[K");
-        }
-    }
 }

@@ -3,12 +3,16 @@
 use std::{
     io::{self, IsTerminal as _, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::ValueEnum;
 
 use crate::{
-    export::profile::{View, flamegraph, folded, json, pprof, tree},
+    export::{
+        console::duration,
+        profile::{View, flamegraph, folded, json, pprof, total, tree},
+    },
     stacks::profile::Profile,
 };
 
@@ -51,6 +55,19 @@ pub(super) fn has_a_directory(path: &Path) -> Result<(), RecordError> {
 }
 
 impl FormatArg {
+    /// What was written, in words.
+    pub(super) fn what(self, view: View) -> String {
+        let view = view.name();
+        match self {
+            FormatArg::Svg => format!("a flame graph for a browser, --view {view}"),
+            FormatArg::Pprof => "a profile for `go tool pprof` and speedscope".to_owned(),
+            FormatArg::Folded => {
+                format!("folded text, a line a call path with its bytes, --view {view}")
+            }
+            FormatArg::Json => "the first suspects as JSON".to_owned(),
+        }
+    }
+
     /// What a file is to be.
     pub(super) fn of(path: &Path, given: Option<FormatArg>) -> Result<Self, RecordError> {
         if let Some(format) = given {
@@ -103,6 +120,38 @@ pub(super) fn write(
     out.flush()
 }
 
+/// Why a profile is empty, and what to do about it; `None` if it is not.
+///
+/// `one_in`: pages of which one was sampled.
+pub(super) fn nothing(
+    profile: &Profile,
+    view: View,
+    recorded: Duration,
+    one_in: u64,
+) -> Option<String> {
+    if total(profile, view).bytes > 0.0 {
+        return None;
+    }
+    let touched = total(profile, View::Touched).bytes > 0.0;
+    let resident = total(profile, View::Resident).bytes > 0.0;
+    let after = duration::rough(recorded.as_secs_f64());
+    Some(match view {
+        View::Growth if resident => format!(
+            "nothing grew in the second half of {after}; record longer with -d, or see --view resident"
+        ),
+        View::Resident | View::Growth if touched => format!(
+            "all memory that was touched in {after} was given back again; --view touched shows which code it was"
+        ),
+        View::Mapped => format!(
+            "no mmap and no brk was seen in {after}; record longer with -d, or see --view resident"
+        ),
+        View::Resident | View::Growth | View::Touched => format!(
+            "no page was sampled in {after}: memory that was there before is not seen, only new pages are, \
+             and one in {one_in} of them is sampled; record longer with -d, under load, or with --sample 1"
+        ),
+    })
+}
+
 /// The heaviest call paths, for the terminal that there is.
 pub(super) fn tree(profile: &Profile, view: View, mut out: impl Write) -> io::Result<()> {
     let stdout = io::stdout();
@@ -119,6 +168,10 @@ pub(super) fn tree(profile: &Profile, view: View, mut out: impl Write) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stacks::{
+        code::Root,
+        profile::{Estimate, Kind, ProfileStack},
+    };
 
     #[test]
     fn a_file_without_a_directory_is_refused_before_anything_is_recorded() {
@@ -140,6 +193,76 @@ mod tests {
         assert!(error.to_string().contains(".svg"), "{error}");
         let given = FormatArg::of(Path::new("heap"), Some(FormatArg::Json));
         assert_eq!(given.unwrap(), FormatArg::Json);
+    }
+
+    fn profile(kind: Kind, touched: f64, resident: f64, growth: f64) -> Profile {
+        let estimate = |bytes| Estimate {
+            bytes,
+            error_bytes: 0.0,
+        };
+        let now = std::time::SystemTime::UNIX_EPOCH;
+        Profile {
+            scope: "a".into(),
+            from: now,
+            until: now,
+            base: now,
+            pages_per_sample: 64,
+            anon_bytes: None,
+            lost_samples: 0,
+            stacks: vec![ProfileStack {
+                pid: 1,
+                comm: "a".into(),
+                kind,
+                frames: Vec::new(),
+                root: Root::Reached,
+                resident: estimate(resident),
+                growth: estimate(growth),
+                touched: estimate(touched),
+                samples: 1,
+                oldest: Duration::ZERO,
+                median_age: Duration::ZERO,
+            }],
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_said_in_words() {
+        let folded = FormatArg::of(Path::new("a.txt"), None).unwrap();
+        assert_eq!(
+            folded.what(View::Growth),
+            "folded text, a line a call path with its bytes, --view growth"
+        );
+    }
+
+    #[test]
+    fn an_empty_profile_says_why_and_another_nothing() {
+        let minute = Duration::from_secs(60);
+        let of = |touched, resident, growth, view| {
+            nothing(
+                &profile(Kind::Resident, touched, resident, growth),
+                view,
+                minute,
+                64,
+            )
+        };
+        assert_eq!(of(9.0, 5.0, 1.0, View::Growth), None);
+        for (told, part) in [
+            (of(9.0, 5.0, 0.0, View::Growth), "nothing grew"),
+            (of(9.0, 0.0, 0.0, View::Growth), "given back"),
+            (of(9.0, 0.0, 0.0, View::Resident), "--view touched"),
+            (of(0.0, 0.0, 0.0, View::Resident), "one in 64"),
+            (of(0.0, 0.0, 0.0, View::Touched), "--sample 1"),
+            (of(9.0, 9.0, 9.0, View::Mapped), "no mmap"),
+        ] {
+            assert!(
+                told.as_ref().is_some_and(|told| told.contains(part)),
+                "{told:?}"
+            );
+        }
+        let mapped = profile(Kind::Mapped, 0.0, 9.0, 0.0);
+        assert_eq!(nothing(&mapped, View::Mapped, minute, 64), None);
+        let told = nothing(&mapped, View::Resident, minute, 64).unwrap();
+        assert!(told.contains("no page was sampled in 1m00s"), "{told}");
     }
 
     #[test]

@@ -1,15 +1,13 @@
 //! Whose memory is recorded: cgroups by path, or processes.
 
-use std::{
-    collections::HashSet, fmt, fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration,
-};
+use std::{collections::HashSet, fs, os::unix::fs::MetadataExt as _, path::Path, time::Duration};
 
 use globset::GlobMatcher;
 
 use crate::{
     agent::Pods,
-    host::{CgroupHierarchy, ProcRoot, escape, walk},
-    identity::options::NamingConfig,
+    host::{CgroupHierarchy, ProcRoot, escape, pattern::unmatched, walk},
+    identity::{options::NamingConfig, pod_name::NamespacedPod},
     stacks::raw::Selection,
 };
 
@@ -24,33 +22,10 @@ const PATH_CHARS: usize = 200;
 const NAMED_WITHIN: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// A pod as people call it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodName {
-    pub namespace: String,
-    pub name: String,
-}
-
-impl fmt::Display for PodName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
-
-pub(super) fn pod(text: &str) -> Result<PodName, String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(PodName {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }),
-        _ => Err("write NAMESPACE/NAME, as in default/web-0".to_owned()),
-    }
-}
-
 /// What was asked for, and the cgroups that this is now.
 pub struct Targets {
     glob: Option<GlobMatcher>,
-    pod: Option<(PodName, Pods)>,
+    pod: Option<(NamespacedPod, Pods)>,
     pids: Vec<u32>,
     cgroups: HashSet<u64>,
     proc: ProcRoot,
@@ -72,13 +47,24 @@ impl Targets {
             first_path: None,
         };
         for pid in targets.pids.clone() {
-            if !targets.proc.path(&format!("{pid}/stat")).exists() {
-                return Err(RecordError::NoProcess(pid));
+            match targets.proc.is_kernel_thread(pid) {
+                Ok(false) => {}
+                Ok(true) => {
+                    let name = targets.name(pid);
+                    return Err(RecordError::KernelThread { name });
+                }
+                Err(error) if error.is_gone() => return Err(RecordError::NoProcess(pid)),
+                Err(error) => return Err(error.into()),
             }
         }
         targets.refresh(hierarchy);
         if targets.cgroups.is_empty() {
-            return Err(RecordError::NoCgroup);
+            let unmatched = targets
+                .glob
+                .as_ref()
+                .and_then(|glob| unmatched(hierarchy, glob));
+            let told = unmatched.unwrap_or_else(|| "no memory cgroup of it is found".to_owned());
+            return Err(RecordError::NoCgroup(told));
         }
         Ok(targets)
     }
@@ -87,7 +73,7 @@ impl Targets {
     pub async fn of_pod(
         hierarchy: &CgroupHierarchy,
         naming: NamingConfig,
-        pod: PodName,
+        pod: NamespacedPod,
     ) -> Result<Self, RecordError> {
         let pods = Pods::start(hierarchy.clone(), naming)?;
         let mut targets = Self {

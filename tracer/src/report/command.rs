@@ -12,7 +12,8 @@ use jiff::Timestamp;
 
 use crate::{
     api::client::ClientError,
-    cli::{self, SocketArgs},
+    cli::SocketArgs,
+    host::pattern::cgroup_glob,
     identity::pod_name::{self, PodName},
     moment::{self, Moment, Zone},
     store::StoreError,
@@ -44,8 +45,9 @@ pub struct ReportArgs {
     #[arg(long, value_name = "POD", value_parser = pod_name::parse)]
     pub pod: Option<PodName>,
 
-    /// Of the cgroup whose path matches: '*' matches any characters, '/' included
-    #[arg(long, value_name = "GLOB", value_parser = cli::glob)]
+    /// Of the cgroup whose path matches: '*' matches any characters, '/' included; a
+    /// name without '/' is found at any depth
+    #[arg(long, value_name = "GLOB", value_parser = cgroup_glob)]
     pub cgroup: Option<GlobMatcher>,
 
     /// Write to this file; .html, .md or .json says the format

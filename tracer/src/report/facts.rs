@@ -1,13 +1,17 @@
 //! What a report is made of, as the agent and the store gave it. Holds and selects; must not judge or format.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
+    analysis::State,
     api::records::{AgentRecord, CgroupDetails, LeakRecord, MarkKind, Timeline},
     export::console::incident,
     identity::names::Names,
     incident::Incident,
 };
+
+/// A verdict of reclaimed memory comes so soon after the kill that freed it.
+const RECLAIMED_AFTER_KILL: SignedDuration = SignedDuration::from_mins(15);
 
 /// All that is known of one container.
 #[derive(Debug, Clone)]
@@ -70,6 +74,21 @@ impl Facts {
             other.kind.is_kernel_kill() && other.time > began && other.time < incident.time
         });
         (!ended).then_some(began)
+    }
+
+    /// Whether the kernel killed when memory that grew came back: nothing was given back then.
+    pub fn freed_by_kill(&self) -> bool {
+        let Some(leak) = self.leak().filter(|leak| leak.state == State::Reclaimed) else {
+            return false;
+        };
+        let mut kills = self
+            .incidents
+            .iter()
+            .filter(|one| one.kind.is_kernel_kill());
+        kills.any(|kill| {
+            leak.state_since
+                .is_none_or(|since| since.duration_since(kill.time).abs() <= RECLAIMED_AFTER_KILL)
+        })
     }
 
     /// Whether that lies in the time that is told.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::{
     api::{
-        client::{Blocking, Client},
+        client::{Blocking, Client, ClientError},
         query::CgroupQuery,
         records::CgroupRow,
     },
@@ -29,6 +29,10 @@ pub fn gather(args: &ReportArgs, now: Timestamp) -> Result<Facts, ReportError> {
     let client = Blocking::new(Client::new(&args.agent.socket))?;
     let told = match client.agent() {
         Ok(told) => Ok(told),
+        // What is stored needs the same right.
+        Err(error @ ClientError::NotPermitted { .. }) if args.state_dir.is_none() => {
+            return Err(error.into());
+        }
         Err(error) => Err(first_line(&error)),
     };
     let source = match (&told, &args.state_dir) {

@@ -88,7 +88,9 @@ fn history(facts: &Facts, timeline: &Timeline, events: &[Event], zone: &Zone) ->
             .max(LEAST_LEAD);
         first.checked_sub(lead).ok()
     });
-    let history = history::history(&timeline.series, &facts.incidents, from);
+    let mut history = history::history(&timeline.series, &facts.incidents, from);
+    // The first step is longer than what there was of it.
+    history.begin = history.begin.max(Some(timeline.first_seen));
     let leak = facts.leak();
     let onset = leak.and_then(|leak| Some((leak.since?, leak.since_uncertainty_s?)));
     graph("Memory and its limit".into(), history, onset, events, zone)

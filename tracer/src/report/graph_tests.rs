@@ -10,6 +10,19 @@ fn drawn(facts: &Facts) -> Vec<Graph> {
 }
 
 #[test]
+fn it_begins_when_the_container_did() {
+    let mut facts = live();
+    facts.incidents.clear();
+    let timeline = facts.details.as_mut().unwrap().timeline.as_mut().unwrap();
+    let first = timeline.series[0].points[0].time;
+    timeline.first_seen = first - SignedDuration::from_secs(20);
+    let since = Some(first - SignedDuration::from_hours(1));
+    facts.since = since;
+    let graph = graphs(&facts, &[], &Zone::utc()).remove(0);
+    assert_eq!(graph.begin, first - SignedDuration::from_secs(20));
+}
+
+#[test]
 fn a_graph_has_the_events_that_lie_in_it() {
     let graphs = drawn(&live());
     assert_eq!(graphs.len(), 2, "the history, and what led up to the kill");

@@ -39,9 +39,14 @@ pub fn page(report: &Report, zone: &Zone) -> String {
          <header>\n<p class=\"kicker\">Memory report</p>\n<h1>{name}</h1>\n"
     );
     if !state.is_empty() {
+        // Green is for what the program gave back.
+        let (class, by) = match report.freed_by_kill {
+            true => ("killed", " by a kill"),
+            false => (state, ""),
+        };
         let _ = writeln!(
             page,
-            "<p><span class=\"state {state}\">verdict now: {state}</span></p>"
+            "<p><span class=\"state {class}\">verdict now: {state}{by}</span></p>"
         );
     }
     let _ = write!(
@@ -257,7 +262,7 @@ fn incidents(page: &mut String, report: &Report, zone: &Zone) {
             zone.seconds(one.time),
             one.kind.name(),
             text(&one.id),
-            escaped_lines(&incident::report(one, false, REPORT_WIDTH)),
+            escaped_lines(&incident::report(one, zone, false, REPORT_WIDTH)),
         );
     }
     page.push_str("</section>\n");

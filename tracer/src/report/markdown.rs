@@ -87,7 +87,7 @@ pub fn text(report: &Report, zone: &Zone) -> String {
                 "<details><summary>{}</summary>\n\n",
                 cell(&format!("All about {}", one.id))
             );
-            fenced(&mut text, &incident::report(one, false, REPORT_WIDTH));
+            fenced(&mut text, &incident::report(one, zone, false, REPORT_WIDTH));
             text.push_str("</details>\n\n");
         }
     }

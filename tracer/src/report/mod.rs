@@ -11,14 +11,14 @@
 mod advice;
 mod command;
 mod events;
-mod facts;
+pub mod facts;
 mod gather;
 mod graph;
 mod history;
-mod html;
-mod markdown;
+pub mod html;
+pub mod markdown;
 mod sources;
-mod story;
+pub mod story;
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -9,8 +9,9 @@ use crate::{
         client::{Blocking, ClientError},
         query::IncidentQuery,
     },
-    cli::{self, DEFAULT_STATE_DIR},
+    cli::DEFAULT_STATE_DIR,
     export::console::incident::{line, shown},
+    host::pattern::glob,
     identity::names::Names,
     incident::Incident,
     store,
@@ -141,7 +142,7 @@ fn ask(client: &Blocking, query: &IncidentQuery, missing: &mut Vec<String>) -> V
 /// Fits this path, and at most a few others; `None` where there is no such pattern.
 fn only(path: &str) -> Option<GlobMatcher> {
     // A backslash would begin an escape: any character stands in for it.
-    cli::glob(&globset::escape(path).replace('\\', "?")).ok()
+    glob(&globset::escape(path).replace('\\', "?")).ok()
 }
 
 /// By its id.

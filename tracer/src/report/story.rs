@@ -53,6 +53,9 @@ pub struct Report {
     pub kernel: Option<String>,
     /// The verdict now; `None` where it is not judged or no agent was asked.
     pub state: Option<State>,
+    /// The kernel killed: what is reclaimed was not given back.
+    #[serde(skip)]
+    pub freed_by_kill: bool,
     /// One sentence.
     pub conclusion: String,
     /// Label and value, for people.
@@ -122,6 +125,7 @@ pub fn report(facts: Facts, zone: &Zone) -> Report {
             .and_then(|agent| agent.hostname.clone()),
         kernel: facts.agent.as_ref().map(|agent| agent.kernel.clone()),
         state: facts.leak().map(|leak| leak.state),
+        freed_by_kill: facts.freed_by_kill(),
         conclusion: conclusion(&facts, zone),
         figures: figures(&facts, names.as_ref(), zone),
         events,
@@ -249,6 +253,7 @@ fn calm(facts: &Facts) -> String {
     let verdict = match facts.leak().map(|leak| leak.state) {
         Some(State::Healthy) => "No leak: nothing grows that matters",
         Some(State::Warming) => "No leak so far: it is young, or its growth flattens",
+        Some(State::Reclaimed) if facts.freed_by_kill() => "What grew was freed by a kill",
         Some(State::Reclaimed) => "No leak any more: what grew was given back",
         Some(State::Growing) => "It grows, but not (yet) like a leak",
         Some(State::Suspected | State::Confirmed) => "It leaks",
@@ -289,7 +294,12 @@ fn figures(facts: &Facts, names: Option<&Names>, zone: &Zone) -> Vec<(&'static s
     if let Some(leak) = facts.leak() {
         let since = leak.state_since;
         let since = since.map(|since| format!(" since {}", zone.seconds(since)));
-        let verdict = leak.state.name().to_owned() + &since.unwrap_or_default();
+        let by = if facts.freed_by_kill() {
+            " by a kill"
+        } else {
+            ""
+        };
+        let verdict = format!("{}{by}{}", leak.state.name(), since.unwrap_or_default());
         add("verdict", Some(verdict));
     }
     if let Some(details) = &facts.details {
@@ -333,9 +343,7 @@ fn figures(facts: &Facts, names: Option<&Names>, zone: &Zone) -> Vec<(&'static s
         add("grows since", verdict::since(leak, zone));
         add("to the limit", leak.time_to_limit_s.map(verdict::time_left));
         add("evidence", leak.evidence.as_ref().map(verdict::evidence));
-        for (holds, label) in [(false, "rejected"), (true, "not excluded")] {
-            let weighed = leak.considered.iter().filter(|one| one.holds == holds);
-            let weighed: Vec<String> = weighed.map(verdict::weighed).collect();
+        for (label, weighed) in verdict::weighed_by_outcome(&leak.considered) {
             add(label, (!weighed.is_empty()).then(|| weighed.join("; ")));
         }
     }

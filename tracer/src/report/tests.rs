@@ -40,6 +40,27 @@ fn all() -> [Facts; 4] {
 }
 
 #[test]
+fn what_a_kill_freed_is_not_called_given_back() {
+    let mut facts = live();
+    let leak = facts.details.as_mut().unwrap().leak.as_mut().unwrap();
+    leak.state = crate::analysis::State::Reclaimed;
+    let kill = stored().incidents[0].clone();
+    leak.state_since = Some(kill.time + jiff::SignedDuration::from_secs(60));
+    facts.incidents = vec![kill];
+    let told = page(facts.clone());
+    assert!(told.contains("verdict now: reclaimed by a kill"), "{told}");
+    assert!(!told.contains("class=\"state reclaimed\""), "{told}");
+    facts.incidents.clear();
+    assert!(page(facts.clone()).contains("class=\"state reclaimed\""));
+    let story = report(facts);
+    assert!(
+        story.conclusion.contains("given back"),
+        "{}",
+        story.conclusion
+    );
+}
+
+#[test]
 fn a_page_is_well_formed_and_every_link_leads_somewhere() {
     for facts in all() {
         let page = page(facts);
@@ -194,7 +215,7 @@ fn the_story_is_in_order_and_each_event_is_told_once() {
 fn the_first_sentence_says_what_matters_most() {
     let leak = report(live()).conclusion;
     for part in [
-        "A leak: anonymous memory grows by 60.0 MiB/h (58.0 to 62.0)",
+        "A leak: anonymous memory grows by 60.0M/h (58.0M to 62.0M)",
         "97 % of it by python3 (pid 31001)",
         "in leak < serve < main",
         "it reaches its own limit of 512M in 4h52m (4h26m or more)",

@@ -393,12 +393,12 @@ impl Collector {
         }
         let mut newest: HashMap<u32, Instant> = HashMap::new();
         for space in self.spaces.values() {
-            let sampled_at = newest.entry(space.pid).or_insert(space.sampled_at);
+            let sampled_at = newest.entry(space.program.pid).or_insert(space.sampled_at);
             *sampled_at = space.sampled_at.max(*sampled_at);
         }
         // A process that ended had what its last program had; all before gave theirs back at exec.
         let is_past = |space: &Space| {
-            let followed = newest.get(&space.pid) > Some(&space.sampled_at);
+            let followed = newest.get(&space.program.pid) > Some(&space.sampled_at);
             space.ended.is_some() && (followed || space.is_replaced(&self.proc))
         };
         let spaces = self.spaces.values();

@@ -63,7 +63,9 @@ impl UnwindTables {
         // Where linkers (lld) let segments share a page, it is mapped for each: the mapping that begins
         // with it is the later one's.
         let segment = segments.max_by_key(|segment| segment.offset)?;
-        let address = (segment.address & mask) + (mapping.offset - (segment.offset & mask));
+        // A file may state any address.
+        let within = mapping.offset - (segment.offset & mask);
+        let address = (segment.address & mask).wrapping_add(within);
         Some(mapping.range.start.wrapping_sub(address))
     }
 

@@ -31,6 +31,24 @@ fn the_code_of_this_process_has_tables_and_a_bias() {
 }
 
 #[test]
+fn an_address_at_the_end_of_all_memory_has_a_bias_too() {
+    let tables = UnwindTables {
+        segments: vec![Segment {
+            offset: 0,
+            bytes: 0x3000,
+            address: u64::MAX,
+        }],
+        ..UnwindTables::default()
+    };
+    let mapping = Mapping {
+        offset: 0x2000,
+        ..own_code()
+    };
+    let bias = tables.bias(&mapping, 4096).unwrap();
+    assert_eq!(bias, mapping.range.start.wrapping_sub(0x1000));
+}
+
+#[test]
 fn a_page_that_two_segments_share_is_mapped_for_the_later_one() {
     let segment = |offset, bytes, address| Segment {
         offset,

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::host::process::Program;
+
 use super::code::Root;
 
 /// Stacks of the resident memory of some processes.
@@ -21,6 +23,8 @@ pub struct Profile {
     pub anon_bytes: Option<u64>,
     /// Samples that were lost, for all causes: what they stood for is missing here.
     pub lost_samples: u64,
+    /// Of which it is, as of [`until`](Self::until).
+    pub programs: Vec<Program>,
     /// In no order.
     pub stacks: Vec<ProfileStack>,
 }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     agent::clock,
-    host::{ProcRoot, escape},
+    host::{ProcRoot, escape, process::Program},
     symbols::Symbols,
 };
 
@@ -40,7 +40,7 @@ impl Selection {
         match self {
             Selection::All => lives,
             Selection::Cgroups(ids) => lives && ids.contains(&space.cgroup_id),
-            Selection::Processes(pids) => pids.contains(&space.pid),
+            Selection::Processes(pids) => pids.contains(&space.program.pid),
         }
     }
 }
@@ -63,6 +63,7 @@ struct RawStack {
 /// A profile whose frames are places.
 #[derive(Debug, Clone)]
 pub struct RawProfile {
+    programs: Vec<Program>,
     stacks: Vec<RawStack>,
     modules: HashMap<ModuleId, Module>,
     anon_bytes: Option<u64>,
@@ -81,17 +82,18 @@ pub(super) struct Spaces<'c, I> {
 
 impl<'c, I: Iterator<Item = &'c Space>> Spaces<'c, I> {
     pub fn profile(self, base_ns: u64, now_ns: u64) -> RawProfile {
-        let mut stacks = Vec::new();
+        let (mut programs, mut stacks) = (Vec::new(), Vec::new());
         let mut modules = HashMap::new();
         let mut anon_bytes = None;
         let mut sparsest = 0;
         let mut buffer = Vec::new();
         for space in self.spaces {
-            let reading = self.proc.process(space.pid, &mut buffer).ok();
+            let reading = self.proc.process(space.program.pid, &mut buffer).ok();
             let anon = reading.and_then(|reading| reading.rss_anon_bytes);
             if let Some(anon) = anon {
                 *anon_bytes.get_or_insert(0) += anon;
             }
+            programs.push(space.program);
             sparsest = sparsest.max(space.pages.sparsest_shift());
             for (kind, id, pages) in space.by_path() {
                 let Some(path) = self.paths.get(id) else {
@@ -108,6 +110,7 @@ impl<'c, I: Iterator<Item = &'c Space>> Spaces<'c, I> {
             }
         }
         RawProfile {
+            programs,
             stacks,
             modules,
             anon_bytes,
@@ -127,7 +130,7 @@ fn stack(
 ) -> RawStack {
     let age = |born_ns: u64| Duration::from_nanos(now_ns.saturating_sub(born_ns));
     RawStack {
-        pid: space.pid,
+        pid: space.program.pid,
         comm: space.comm.clone(),
         kind,
         path,
@@ -215,6 +218,7 @@ impl RawProfile {
             pages_per_sample: self.pages_per_sample,
             anon_bytes: self.anon_bytes,
             lost_samples,
+            programs: self.programs,
             stacks,
         }
     }

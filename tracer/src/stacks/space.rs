@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    host::{HostError, ProcRoot, mappings::Mapping},
+    host::{HostError, ProcRoot, mappings::Mapping, process::Program},
     probes::stack::{StackSample, Touched},
 };
 
@@ -40,14 +40,13 @@ pub enum Unusable {
 
 /// An address space and all that is known of it.
 pub struct Space {
-    pub pid: u32,
+    pub program: Program,
     pub comm: String,
     /// In which it was sampled last.
     pub cgroup_id: u64,
     pub sampled_at: Instant,
     /// Its process was found ended then; what it had is kept for a while as it was.
     pub ended: Option<Instant>,
-    start_stack: Option<u64>,
     /// Of small pages into huge ones, when all pages were looked at last.
     collapses: Option<u64>,
     /// Of its page table: bound to this address space, also when the process executes another program.
@@ -87,18 +86,21 @@ impl Space {
                 _ => Unusable::Unreadable,
             })?;
         // Last: what was opened before belongs to the program that is there now.
-        let (start_stack, comm) = proc.program_of(pid).map_err(|_| Unusable::Gone)?;
-        if sample.start_stack.is_some() && start_stack != sample.start_stack {
+        let (program, comm) = proc.program_of(pid).map_err(|_| Unusable::Gone)?;
+        if sample.start_stack.is_some() && program.start_stack != sample.start_stack {
             return Err(Unusable::Gone);
         }
+        let program = Program {
+            start_stack: sample.start_stack,
+            ..program
+        };
         let now = Instant::now();
         Ok(Self {
-            pid,
+            program,
             comm,
             cgroup_id: sample.cgroup_id,
             sampled_at: now,
             ended: None,
-            start_stack: sample.start_stack,
             collapses: None,
             pagemap,
             code,
@@ -111,7 +113,7 @@ impl Space {
 
     /// Whether a sample with the same `mm` is of this program, and not of one that came later.
     pub fn is_of(&self, sample: &StackSample<'_>) -> bool {
-        self.start_stack == sample.start_stack
+        self.program.start_stack == sample.start_stack
     }
 
     /// The call path of a sample.
@@ -131,7 +133,7 @@ impl Space {
         }
         // A library may have been loaded since.
         self.code_read = Instant::now();
-        match unwinding.read_code(self.pid, modules) {
+        match unwinding.read_code(self.program.pid, modules) {
             Ok((code, _)) => {
                 self.code = code;
                 unwinding.unwind(&self.code, sample)
@@ -231,8 +233,9 @@ impl Space {
 
     /// Whether the process is gone, or has become another program.
     pub fn has_ended(&self, proc: &ProcRoot) -> bool {
-        match proc.program_of(self.pid) {
-            Ok((start_stack, _)) => self.start_stack.is_some() && start_stack != self.start_stack,
+        let was = self.program.start_stack;
+        match proc.program_of(self.program.pid) {
+            Ok((now, _)) => was.is_some() && now.start_stack != was,
             Err(HostError::Gone { .. }) => true,
             Err(_) => false,
         }
@@ -240,8 +243,10 @@ impl Space {
 
     /// Whether the process lives on as another program.
     pub fn is_replaced(&self, proc: &ProcRoot) -> bool {
-        let now = proc.program_of(self.pid).ok().and_then(|(start, _)| start);
-        now.is_some() && self.start_stack.is_some() && now != self.start_stack
+        let was = self.program.start_stack;
+        let now = proc.program_of(self.program.pid);
+        let now = now.ok().and_then(|(now, _)| now.start_stack);
+        now.is_some() && was.is_some() && now != was
     }
 
     /// Looks at what is still mapped.
@@ -249,7 +254,7 @@ impl Space {
         if self.mapped.is_empty() || self.ended.is_some() {
             return;
         }
-        match proc.mappings(self.pid, buffer) {
+        match proc.mappings(self.program.pid, buffer) {
             Ok(mappings) => {
                 let ranges: Vec<_> = mappings
                     .into_iter()

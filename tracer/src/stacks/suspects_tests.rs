@@ -45,6 +45,7 @@ fn profile(stacks: Vec<ProfileStack>) -> Profile {
         pages_per_sample: 64,
         anon_bytes: None,
         lost_samples: 0,
+        programs: Vec::new(),
         stacks,
     }
 }

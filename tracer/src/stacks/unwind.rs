@@ -161,7 +161,7 @@ impl Unwinding {
                 },
                 Ok(None) => break Root::Reached,
                 Err(framehop::Error::CouldNotReadStack(address))
-                    if address >= sample.sp + sample.stack.len() as u64 =>
+                    if address >= sample.sp.saturating_add(sample.stack.len() as u64) =>
                 {
                     break Root::Cut;
                 }

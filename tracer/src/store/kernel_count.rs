@@ -10,7 +10,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::StoreError;
+use super::{StoreError, shards::remove_leftovers};
 
 const NAME: &str = "kernel-count.json";
 /// Largest file that is read; a real one has 150 bytes.
@@ -34,6 +34,11 @@ impl KernelCount {
             .and_then(|file| file.take(LARGEST).read_to_end(&mut text))
             .ok()?;
         serde_json::from_slice(&text).ok()
+    }
+
+    /// Removes what agents left that were killed while they saved.
+    pub fn clean_up(state_dir: &Path) {
+        remove_leftovers(state_dir, &format!("{NAME}."));
     }
 
     /// Replaces what is there; a crash leaves the one or the other.
@@ -82,6 +87,25 @@ mod tests {
             time: Timestamp::UNIX_EPOCH,
             oom_kills,
         }
+    }
+
+    #[test]
+    fn what_a_killed_agent_left_is_removed_and_what_a_living_one_writes_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        count(7).save(directory.path()).unwrap();
+        let of = |pid: u32| directory.path().join(format!("{NAME}.{pid}"));
+        // No process has this number: it is beyond the largest that the kernel gives.
+        for path in [
+            of(std::process::id()),
+            of(4_194_305),
+            directory.path().join("other.1"),
+        ] {
+            fs::write(path, b"{").unwrap();
+        }
+        KernelCount::clean_up(directory.path());
+        assert!(of(std::process::id()).exists() && !of(4_194_305).exists());
+        assert!(directory.path().join("other.1").exists());
+        assert_eq!(KernelCount::load(directory.path()), Some(count(7)));
     }
 
     #[test]

@@ -25,6 +25,8 @@ struct State {
     records: VecDeque<(Arc<Incident>, usize)>,
     bytes: usize,
     closing: bool,
+    /// A record was taken out and is on its way.
+    in_hand: bool,
     /// The thread has ended.
     finished: bool,
     counters: StoreCounters,
@@ -59,11 +61,20 @@ impl Queue {
         self.changed.notify_all();
     }
 
+    /// The next record. Who asks for it is done with the one before.
     pub fn pop(&self) -> Option<Arc<Incident>> {
         let mut state = self.lock();
-        let (incident, weight) = state.records.pop_front()?;
+        let next = state.records.pop_front();
+        state.in_hand = next.is_some();
+        let (incident, weight) = next?;
         state.bytes = state.bytes.saturating_sub(weight);
         Some(incident)
+    }
+
+    /// Whether every record was written, or counted as lost.
+    pub fn is_done(&self) -> bool {
+        let state = self.lock();
+        state.records.is_empty() && !state.in_hand
     }
 
     /// Waits for a record, at most `time`; `false` when none will come any more.
@@ -141,6 +152,18 @@ fn weight(incident: &Incident) -> usize {
 mod tests {
     use super::super::fixture::incident;
     use super::*;
+
+    #[test]
+    fn a_record_is_done_with_when_the_next_is_asked_for() {
+        let queue = Queue::default();
+        assert!(queue.is_done());
+        queue.push(Arc::new(incident(1)));
+        assert!(!queue.is_done());
+        assert!(queue.pop().is_some());
+        assert!(!queue.is_done(), "it is on its way");
+        assert!(queue.pop().is_none());
+        assert!(queue.is_done());
+    }
 
     #[test]
     fn a_full_queue_drops_and_counts() {

@@ -171,7 +171,7 @@ impl Shards {
         if file_type.is_symlink() {
             return Err(StoreError::SymbolicLink { path: directory });
         }
-        remove_leftovers(&directory);
+        remove_leftovers(&directory, ".bin.");
         let (queue, shards) = sync_channel(QUEUE);
         let failed = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&failed);
@@ -288,15 +288,15 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written
 }
 
-/// Files of agents that were killed while they wrote.
-fn remove_leftovers(directory: &Path) {
+/// Files of agents that were killed while they wrote: the writer's process follows `before_pid` in their names.
+pub(super) fn remove_leftovers(directory: &Path, before_pid: &str) {
     let Ok(entries) = fs::read_dir(directory) else {
         return;
     };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
         let writer = path
             .file_name()
-            .and_then(|name| name.to_str()?.split_once(".bin."))
+            .and_then(|name| name.to_str()?.split_once(before_pid))
             .and_then(|(_, pid)| pid.parse::<u32>().ok());
         if writer.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             // The next agent tries again.

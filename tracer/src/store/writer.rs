@@ -89,6 +89,11 @@ impl Store {
         self.queue.counters()
     }
 
+    /// Whether every record handed over is in a segment, or counted as lost.
+    pub fn is_done(&self) -> bool {
+        self.queue.is_done()
+    }
+
     /// Writes and syncs what waits, for a bounded time; the rest is dropped and counted.
     pub fn close(self, deadline: Duration) -> StoreCounters {
         self.queue.close();

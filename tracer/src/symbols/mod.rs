@@ -16,11 +16,11 @@ mod debug_files;
 mod image;
 mod losses;
 mod mappings;
-mod perf_map;
+pub mod perf_map;
 mod resolver;
 mod sandbox;
 mod symbol_table;
-mod wire;
+pub mod wire;
 mod worker;
 mod worker_process;
 

@@ -63,13 +63,19 @@ impl PerfMap {
 
     /// Names of `addresses`, which are sorted.
     pub fn names(self, addresses: &[u64]) -> Vec<Option<String>> {
-        let mut names = Names::new(addresses);
-        if let Some(file) = self.file {
-            // What was read so far is of use.
-            let _ = read(file, MOST_BYTES, &mut names);
+        match self.file {
+            Some(file) => names(file, addresses),
+            None => vec![None; addresses.len()],
         }
-        names.finish()
     }
+}
+
+/// What the perf map `file` calls `addresses`, which are sorted; of the latest code at each.
+pub fn names(file: File, addresses: &[u64]) -> Vec<Option<String>> {
+    let mut names = Names::new(addresses);
+    // What was read so far is of use.
+    let _ = read(file, MOST_BYTES, &mut names);
+    names.finish()
 }
 
 /// How a process sees itself.

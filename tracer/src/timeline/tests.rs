@@ -205,7 +205,6 @@ fn what_stays_small_and_quiet_has_no_history_until_something_happens() {
     host.has(1, LEAST_BYTES - 1, Limit::Unlimited);
     host.pass(INTERVAL_MS);
     assert!(host.timelines.record(1).is_none());
-    assert!(host.timelines.recent_usage(1, 10).is_empty());
     let oom = mark(MarkKind::Oom, host.now.sample_ms);
     assert!(host.timelines.mark(1, host.cgroups.get(1), oom.clone()));
     assert_eq!(host.kinds(1), [MarkKind::Started, MarkKind::Oom]);
@@ -255,9 +254,6 @@ fn the_same_path_goes_on_with_the_former_history_and_is_found_by_both_ids() {
     let report = mark(MarkKind::Report, host.now.sample_ms);
     assert!(host.timelines.mark(1, host.cgroups.get(1), report));
     assert_eq!(host.kinds(2).last(), Some(&MarkKind::Report));
-    let usages = host.timelines.recent_usage(2, 9);
-    assert_eq!(usages, [Some(100 * MIB), None, Some(MIB / 2)]);
-    assert_eq!(host.timelines.recent_usage(2, 1), [Some(MIB / 2)]);
 }
 
 #[test]

@@ -22,19 +22,6 @@ pub struct Sizes {
 }
 
 impl Timelines {
-    /// Usage in the last `n` intervals, the oldest first, `None` where nothing was read; empty of a
-    /// cgroup that has no history.
-    pub fn recent_usage(&self, id: u64, n: usize) -> Vec<Option<u64>> {
-        let Some(history) = self.living.get(&id) else {
-            return Vec::new();
-        };
-        let ticks = self.ticks.iter();
-        let known = ticks.len();
-        let ticks = ticks.skip(known.saturating_sub(n));
-        let usage = |(tick, _)| history.fine.get(tick)?.usage_bytes();
-        ticks.map(usage).collect()
-    }
-
     /// The history of a cgroup that lives, or that had this id and is gone.
     pub fn record(&self, id: u64) -> Option<Timeline> {
         let history = match self.place(id)? {

@@ -35,25 +35,22 @@ pub enum Command {
 }
 
 /// For the help: keys and what they do.
-pub const HELP: [(&str, &str); 18] = [
+pub const HELP: [(&str, &str); 15] = [
     ("↑ ↓  k j", "select, scroll"),
     ("PgUp PgDn  Home End", "by pages, to the ends"),
     ("Enter", "details of a cgroup, report of an incident"),
     ("← →", "hide and show what is below, in the tree"),
     ("t", "tree or flat list"),
-    ("s S", "next and previous order"),
-    ("r", "reverse the order"),
+    ("s S  r", "next and previous order, the other way round"),
     ("/", "filter: part of a name, or a glob with * ? ["),
     ("l", "only suspected and confirmed leaks"),
     ("z", "also cgroups that hold no memory"),
     ("i", "incidents"),
     ("+ -", "longer and shorter span of the graph"),
     ("Space", "hold the screen, go on"),
-    ("Ctrl-L", "draw anew"),
-    ("Ctrl-Z", "suspend"),
-    ("?", "this help"),
+    ("Ctrl-L  Ctrl-Z", "draw anew, suspend"),
     ("Esc", "back; ends at the list"),
-    ("q  Ctrl-C", "quit"),
+    ("q  Ctrl-C  ?", "quit; this help"),
 ];
 
 /// `None`: the key means nothing.

@@ -45,7 +45,10 @@ use crate::{
         query::{CgroupQuery, IncidentQuery, Selection},
         records::DEFAULT_SOCKET,
     },
-    cli, logger,
+    cli,
+    host::pattern::cgroup_glob,
+    identity::pod_name::{self, NamespacedPod},
+    logger,
 };
 
 use app::{App, Then, Told};
@@ -84,13 +87,14 @@ pub struct TopArgs {
     #[arg(short, long, default_value = "2s", value_name = "TIME", value_parser = cli::interval)]
     pub interval: Duration,
 
-    /// Only cgroups whose path matches: '*' matches any characters, '/' included
-    #[arg(short, long, value_name = "GLOB", value_parser = cli::glob)]
+    /// Only cgroups whose path matches: '*' matches any characters, '/' included; a
+    /// name without '/' is found at any depth
+    #[arg(short, long, value_name = "GLOB", value_parser = cgroup_glob)]
     pub cgroup: Option<GlobMatcher>,
 
     /// Only this pod and its containers
-    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod)]
-    pub pod: Option<Pod>,
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = pod_name::parse_namespaced)]
+    pub pod: Option<NamespacedPod>,
 
     /// What is first
     #[arg(long, value_enum, default_value_t = Sort::Usage)]
@@ -108,23 +112,6 @@ pub struct TopArgs {
     /// No colours; also with NO_COLOR in the environment
     #[arg(long, visible_alias = "no-color")]
     pub no_colour: bool,
-}
-
-/// Namespace and name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pod {
-    pub namespace: String,
-    pub name: String,
-}
-
-fn pod(text: &str) -> Result<Pod, String> {
-    match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(Pod {
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-        }),
-        _ => Err("write NAMESPACE/NAME, as `kubectl get pods -A` names them".to_owned()),
-    }
 }
 
 /// Why top cannot run, or did not go on.
@@ -222,6 +209,11 @@ pub fn run(args: &TopArgs, place: Place) -> Result<(), TopError> {
     logger::hold();
     let result = watch(args, &socket, own.is_some(), sender, &inputs);
     logger::release();
+    let result = match result {
+        // Who closed it looks at nothing any more.
+        Err(TopError::Terminal(error)) if terminal::is_gone(&error) => Ok(()),
+        result => result,
+    };
     // Its end waits for room there, and for nobody to read it.
     drop(inputs);
     drop(own);
@@ -329,7 +321,7 @@ fn chosen(args: &TopArgs) -> Option<String> {
     let glob = args.cgroup.as_ref();
     let glob = glob.map(|glob| format!("--cgroup {}", glob.glob()));
     let pod = args.pod.as_ref();
-    let pod = pod.map(|pod| format!("--pod {}/{}", pod.namespace, pod.name));
+    let pod = pod.map(|pod| format!("--pod {pod}"));
     let parts: Vec<String> = glob.into_iter().chain(pod).collect();
     (!parts.is_empty()).then(|| parts.join(" "))
 }

@@ -4,6 +4,7 @@
 
 use std::{
     io::{self, BufWriter, Stdout, stdout},
+    mem::ManuallyDrop,
     sync::{
         atomic::{AtomicBool, Ordering},
         mpsc::SyncSender,
@@ -35,7 +36,8 @@ type Drawing = Terminal<CrosstermBackend<BufWriter<Stdout>>>;
 
 /// The screen while it is ours; given back when dropped.
 pub struct Screen {
-    drawing: Drawing,
+    /// Never dropped: it would show the cursor once more, and panic where the terminal is gone.
+    drawing: ManuallyDrop<Drawing>,
 }
 
 impl Screen {
@@ -47,7 +49,9 @@ impl Screen {
         take()?;
         let buffer = BufWriter::with_capacity(BUFFER, stdout());
         match Terminal::new(CrosstermBackend::new(buffer)) {
-            Ok(drawing) => Ok(Self { drawing }),
+            Ok(drawing) => Ok(Self {
+                drawing: ManuallyDrop::new(drawing),
+            }),
             Err(error) => {
                 give_back();
                 Err(error)
@@ -94,6 +98,14 @@ fn take() -> io::Result<()> {
         give_back();
     }
     taken
+}
+
+/// Whether the terminal is not there any more, as opposed to one that cannot be used.
+pub fn is_gone(error: &io::Error) -> bool {
+    let gone = [libc::EIO, libc::ENXIO, libc::EPIPE, libc::ENODEV];
+    error
+        .raw_os_error()
+        .is_some_and(|code| gone.contains(&code))
 }
 
 /// What cannot be given back is gone.

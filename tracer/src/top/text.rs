@@ -17,38 +17,35 @@ pub fn width(text: &str) -> usize {
 /// At most `columns` wide; where that is too narrow, `…` stands for a part in the middle, since the end of a
 /// name says more than its beginning.
 pub fn fit(text: &str, columns: usize) -> String {
-    let text = escape::assured(text, MOST_CHARS);
-    if width(&text) <= columns {
-        return text.into_owned();
-    }
-    let Some(room) = columns.checked_sub(1) else {
-        return String::new();
-    };
-    let span = Span::raw(text.as_ref());
-    let pieces: Vec<&str> = span
-        .styled_graphemes(Style::default())
-        .map(|grapheme| grapheme.symbol)
-        .collect();
-    let head = within(pieces.iter().copied(), room / 3);
-    let head_columns: usize = head.iter().map(|piece| columns_of(piece)).sum();
-    let mut tail = within(pieces.iter().rev().copied(), room - head_columns);
-    tail.reverse();
-    format!("{}…{}", head.concat(), tail.concat())
+    cut(text, columns, |pieces, room| {
+        let head = within(pieces.iter().copied(), room / 3);
+        let head_columns: usize = head.iter().map(|piece| columns_of(piece)).sum();
+        let mut tail = within(pieces.iter().rev().copied(), room - head_columns);
+        tail.reverse();
+        format!("{}…{}", head.concat(), tail.concat())
+    })
 }
 
 /// The beginning of `text`, `…` last where it was cut.
 pub fn head(text: &str, columns: usize) -> String {
-    let text = escape::assured(text, MOST_CHARS);
+    cut(text, columns, |pieces, room| {
+        within(pieces.iter().copied(), room).concat() + "…"
+    })
+}
+
+/// Made safe; where it is wider than `columns`, `shorten` has its pieces and the columns beside an `…`.
+fn cut(text: &str, columns: usize, shorten: impl Fn(&[&str], usize) -> String) -> String {
+    let text = escape::again(text, MOST_CHARS);
     if width(&text) <= columns {
-        return text.into_owned();
+        return text;
     }
     let Some(room) = columns.checked_sub(1) else {
         return String::new();
     };
-    let span = Span::raw(text.as_ref());
+    let span = Span::raw(text.as_str());
     let pieces = span.styled_graphemes(Style::default());
-    let head = within(pieces.map(|grapheme| grapheme.symbol), room);
-    head.concat() + "…"
+    let pieces: Vec<&str> = pieces.map(|grapheme| grapheme.symbol).collect();
+    shorten(&pieces, room)
 }
 
 /// As [`fit`], filled with spaces on the right.
@@ -68,7 +65,7 @@ pub fn right(text: &str, columns: usize) -> String {
 
 /// Lines of at most `columns`, broken at spaces where there are any, the later ones indented.
 pub fn wrapped(text: &str, columns: usize, indent: usize) -> Vec<String> {
-    let text = escape::assured(text, 8 * MOST_CHARS);
+    let text = escape::again(text, 8 * MOST_CHARS);
     let columns = columns.max(indent + 8);
     let mut lines = Vec::new();
     let mut line = String::new();
@@ -145,9 +142,9 @@ mod tests {
     }
 
     #[test]
-    fn what_acts_on_a_terminal_or_hides_is_replaced() {
-        let cut = fit("a\u{1b}[2J\u{202e}b\u{200b}\tc", 40);
-        assert_eq!(cut, "a\u{fffd}[2J\u{fffd}b\u{fffd}\u{fffd}c");
+    fn what_acts_on_a_terminal_or_hides_is_escaped() {
+        let cut = fit("a\u{1b}[2J\u{202e}b\tc", 40);
+        assert_eq!(cut, r"a\x1b[2J\xe2\x80\xaeb\tc");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct Toolchain {
 impl Toolchain {
     /// The toolchain that makes the committed bytes; installs what is missing when root.
     pub fn pinned(workspace: &Workspace) -> Result<Self> {
-        deps::ensure(&[Purpose::Bpf])?;
+        deps::ensure(&[Purpose::Bpf, Purpose::Compiler])?;
         let toolchain = Self::assemble(workspace, Path::new(PINNED_RUSTC), true)?;
         if !toolchain.rustc_version.starts_with(PINNED_RELEASE) {
             bail!(

@@ -4,7 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     agent::{config::ApiAt, otlp},
-    api::server::{ApiError, ApiServer, Ask as ApiAsk},
+    api::{
+        server::{ApiError, ApiServer, Ask as ApiAsk},
+        socket::close_directory,
+    },
     export::{
         otlp::ResourceContext,
         prometheus::{Ask, Endpoint, Health, ListenError},
@@ -43,9 +46,15 @@ pub fn api(at: &ApiAt, state_dir: Option<PathBuf>) -> Result<Option<ApiServer>, 
     match at {
         ApiAt::Nowhere => Ok(None),
         ApiAt::Only(path) => ApiServer::start(path, state_dir).map(Some),
-        ApiAt::Usual(path) => Ok(ApiServer::start(path, state_dir)
-            .inspect_err(|error| log::warn!("no answers to other programs of this host: {error}"))
-            .ok()),
+        ApiAt::Usual(path) => {
+            // It is memtrace's own by its name.
+            close_directory(path);
+            Ok(ApiServer::start(path, state_dir)
+                .inspect_err(|error| {
+                    log::warn!("no answers to other programs of this host: {error}");
+                })
+                .ok())
+        }
     }
 }
 

@@ -25,7 +25,7 @@ impl Agent {
             .rediscover(&mut self.cgroups, self.started, self.clock.elapsed())
     }
 
-    /// Without the lifecycle probes every cgroup has to be looked for.
+    /// Without both of their probes every cgroup has to be looked for.
     pub(super) fn rediscover_after(&mut self) -> Duration {
         let drops = self
             .counts
@@ -38,7 +38,7 @@ impl Agent {
             self.event_drops = drops;
             return Duration::ZERO;
         }
-        if self.serving.lifecycle {
+        if self.sees_cgroups {
             REDISCOVER
         } else {
             Duration::ZERO

@@ -83,6 +83,12 @@ impl Incidents {
         self.assembler.forget_cgroup(id);
     }
 
+    /// Whether everything that records told so far is on disk, or lost.
+    pub fn are_kept(&self) -> bool {
+        let is_open = !self.backlog.is_empty() || self.assembler.next_close().is_some();
+        !is_open && self.store.as_ref().is_none_or(Store::is_done)
+    }
+
     /// What the store lost, by cause.
     pub fn losses(&self) -> impl Iterator<Item = (&'static str, u64)> {
         self.store
@@ -207,7 +213,6 @@ impl Agent {
             counts: &self.counts,
             readings: &mut self.readings,
             proc: &self.proc,
-            started: self.started,
             now: self.clock.elapsed(),
             heap: self.serving.heap,
             reclaim: self.serving.reclaim,
@@ -234,7 +239,6 @@ impl Agent {
             counts: &self.counts,
             readings: &mut self.readings,
             proc: &self.proc,
-            started: self.started,
             now: self.clock.elapsed(),
             heap: self.serving.heap,
             reclaim: self.serving.reclaim,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    agent::config::RunError,
+    agent::{clock, config::RunError},
     export::otlp::Event,
     model::snapshot::{Limit, LimitChange},
 };
@@ -84,8 +84,9 @@ impl Agent {
 
     fn limit_change(&self, id: u64, from: Limit, to: Limit) -> Option<LimitChange> {
         let cgroup = self.cgroups.get(id)?;
-        let is_new = cgroup.since > self.started && cgroup.since.elapsed().ok()? < SET_UP;
-        if is_new {
+        let now = clock::boot_time();
+        let is_new = |born: Duration| now.saturating_sub(born) < SET_UP;
+        if cgroup.born_at.is_some_and(is_new) {
             return None;
         }
         Some(LimitChange {

@@ -2,11 +2,11 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use crate::{
-    agent::config::RunError,
+    agent::{clock, config::RunError},
     identity::{
         directory::Directory,
         facts::{Container, ContainerEnd, KnownPlace, Source, SourceState, Update, Wanted},
@@ -244,7 +244,7 @@ impl Naming {
         }
         let nameless = cgroups
             .live()
-            .filter(|cgroup| cgroup.container.is_none() && is_young(cgroup.since));
+            .filter(|cgroup| cgroup.container.is_none() && is_young(cgroup));
         for cgroup in nameless {
             self.want(&self.claims.look(cgroup.id, &cgroup.path, cgroups));
         }
@@ -296,7 +296,7 @@ impl Naming {
             };
             let path = self.claims.look(cgroup.id, &cgroup.path, cgroups);
             let is_awaited = path.container_id.is_some_and(|id| self.is_awaited(&id));
-            is_awaited && cgroup.container.is_none() && is_young(cgroup.since)
+            is_awaited && cgroup.container.is_none() && is_young(cgroup)
         })
     }
 
@@ -349,8 +349,12 @@ impl Naming {
     }
 }
 
-fn is_young(since: SystemTime) -> bool {
-    since.elapsed().is_ok_and(|lived| lived <= ASKED_FOR)
+fn is_young(cgroup: &Cgroup) -> bool {
+    let age = match cgroup.born_at {
+        Some(at) => Some(clock::boot_time().saturating_sub(at)),
+        None => cgroup.since.elapsed().ok(),
+    };
+    age.is_some_and(|age| age <= ASKED_FOR)
 }
 
 fn describe(state: &SourceState) -> serde_json::Value {

@@ -44,7 +44,7 @@ fn told(source: Source, runtime: Runtime, runs: Option<bool>) -> Update {
 
 /// Makes a cgroup, and names it.
 fn made(naming: &mut Naming, cgroups: &mut Cgroups, number: u64, path: &str) {
-    cgroups.made(number, Path::new(path), SystemTime::now());
+    cgroups.made(number, Path::new(path), std::time::SystemTime::now());
     naming.refresh(cgroups, Duration::ZERO);
 }
 

@@ -151,7 +151,7 @@ pub(super) fn source(cgroup: &Cgroup, serving: Serving, history: bool) -> RowSou
         limit_bytes: memory.limit.and_then(Limit::bytes),
         effective_limit: cgroup.effective_limit.clone(),
         rates,
-        oom_kills: serving.oom.then(|| cgroup.oom_kills()),
+        oom_kills: serving.oom_kills.then(|| cgroup.oom_kills()),
         leak: cgroup.leak,
         usage_history: history.then(|| cgroup.usage_history.clone()),
     }

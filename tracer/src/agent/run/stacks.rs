@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use crate::{
     agent::{
-        config::RunError,
+        config::{Config, RunError},
         stacks::{Found, MOST_WATCHED, Stacks},
     },
     analysis::State,
     growth::GrowthChange,
-    host::own_limit::own_limit,
+    host::{hierarchy::CgroupHierarchy, own_limit::own_limit, process::ProcRoot},
     incident::Incident,
     model::cgroup::Cgroup,
     stacks::limits::CollectorLimits,
@@ -24,6 +24,25 @@ const MOST_VICTIMS: usize = 8;
 const LEAST_AGE: Duration = Duration::from_secs(1);
 /// Growth of anonymous memory from which a cgroup is watched before it has a verdict, bytes a second.
 const FAST_GROWTH: f64 = 64.0 * 1024.0;
+
+/// Under a smaller limit memtrace traces without stacks: with them it would be killed in the busy moments
+/// that it is there for.
+const LEAST_OWN_LIMIT: u64 = 48 << 20;
+
+/// Takes stacks out of what was asked for where memtrace's own limit leaves no room for them.
+pub(super) fn fit(config: &mut Config, hierarchy: &CgroupHierarchy) {
+    let Some(own) = own_limit(hierarchy, &ProcRoot::default()) else {
+        return;
+    };
+    if own < LEAST_OWN_LIMIT && config.stack_samples_per_second.take().is_some() {
+        config.kernel.stacks = false;
+        log::warn!(
+            "no stacks of resident memory: memtrace's own memory limit is {} MiB; \
+             give it 64 MiB, or choose --stacks off",
+            own >> 20
+        );
+    }
+}
 
 impl Agent {
     /// Begins to sample, where the kernel lets it.
@@ -104,7 +123,7 @@ impl Agent {
         stacks.is_some_and(|stacks| stacks.is_expecting(&incident.id))
     }
 
-    /// What the victims had, or else what their cgroup had when it was looked at last.
+    /// What the victims had when they were killed, or else when their cgroup was looked at last.
     pub(super) fn add_stacks(&mut self, incident: &mut Incident) {
         let Some(stacks) = &mut self.stacks else {
             return;
@@ -112,7 +131,8 @@ impl Agent {
         let mut found = stacks.of_incident(&incident.id);
         if found.is_empty() {
             let cgroup = incident.victims.first().and_then(|victim| victim.cgroup_id);
-            found = cgroup.map(|id| stacks.of_cgroup(id)).unwrap_or_default();
+            let before = cgroup.map(|id| stacks.of_victims(id, &incident.victims));
+            found = before.unwrap_or_default();
         }
         if !found.is_empty() {
             incident.evidence.stacks = found;

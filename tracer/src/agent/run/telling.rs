@@ -87,7 +87,9 @@ impl Agent {
 
     pub(super) fn own(&mut self) -> SelfReading {
         let mut losses = self.counts.drops();
+        losses.push(("map_reading_failed", self.counts.failed()));
         losses.push(("cgroup_reading_failed", self.readings.failed));
+        losses.push(("host_reading_failed", self.host_unreadable));
         losses.push(("leak_processes_left_out", self.leaks_without_processes));
         losses.push(("cgroup_not_tracked", self.cgroups.overflow));
         losses.push(("output_dropped", self.outputs.dropped()));

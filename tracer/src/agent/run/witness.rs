@@ -43,9 +43,10 @@ pub struct KillsBefore {
 impl KillsBefore {
     pub fn read() -> Self {
         let at = clock::boot_time();
-        let host = ProcRoot::default().machine(&mut Vec::new());
+        // Without it nothing is missed before the first interval, which counts what cannot be read.
+        let host = ProcRoot::default().machine(&mut Vec::new(), &mut 0);
         Self {
-            oom_kills: host.unwrap_or_default().oom_kills,
+            oom_kills: host.oom_kills,
             at,
         }
     }
@@ -53,6 +54,9 @@ impl KillsBefore {
 
 impl Witness {
     pub fn new(stall_after: Duration, page_bytes: u64, state_dir: Option<PathBuf>) -> Self {
+        if let Some(directory) = &state_dir {
+            KernelCount::clean_up(directory);
+        }
         Self {
             stalls: StallDetector::new(stall_after, page_bytes),
             reconciler: Reconciler::new(),
@@ -175,7 +179,7 @@ impl Agent {
                 stalls.push((id, event));
             }
             if let Some(kills) = cgroup.memory.events_local.oom_kill {
-                let baseline = if cgroup.since > self.started {
+                let baseline = if cgroup.born_at.is_some() {
                     Baseline::Zero
                 } else {
                     Baseline::FirstReading
@@ -193,9 +197,12 @@ impl Agent {
         for (id, event) in stalls {
             self.tell_stall(id, event)?;
         }
-        self.save_count(host_kills, host_at.from);
         for missed in missed {
             self.tell_missed(missed)?;
+        }
+        // A count saved too early would hide kills from the next memtrace if this one is killed now.
+        if self.witness.reconciler.is_settled() && self.incidents.are_kept() {
+            self.save_count(host_kills, host_at.from);
         }
         Ok(())
     }

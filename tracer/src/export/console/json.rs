@@ -388,7 +388,7 @@ impl<W: Write> Json<W> {
 
 fn cgroup_line(cgroup: &CgroupSnapshot) -> CgroupLine<'_> {
     let memory = &cgroup.memory;
-    let (heap, reclaim, lifecycle) = (&cgroup.heap, &cgroup.reclaim, &cgroup.lifecycle);
+    let (heap, reclaim, exits) = (&cgroup.heap, &cgroup.reclaim, &cgroup.exits);
     let limit = cgroup.effective_limit.as_ref();
     CgroupLine {
         cgroup: &cgroup.cgroup,
@@ -434,11 +434,11 @@ fn cgroup_line(cgroup: &CgroupSnapshot) -> CgroupLine<'_> {
                 .map_or(0, |last| last + 1);
             histogram[..used].to_vec()
         }),
-        execs: lifecycle.map(|lifecycle| lifecycle.execs),
-        exits: lifecycle.map(|lifecycle| lifecycle.exits),
-        exited_minor_faults: lifecycle.map(|lifecycle| lifecycle.exited_minor_faults),
-        exited_major_faults: lifecycle.map(|lifecycle| lifecycle.exited_major_faults),
-        exited_peak_rss_bytes: lifecycle.map(|lifecycle| lifecycle.exited_peak_rss_bytes),
+        execs: cgroup.execs,
+        exits: exits.map(|exits| exits.processes),
+        exited_minor_faults: exits.map(|exits| exits.minor_faults),
+        exited_major_faults: exits.map(|exits| exits.major_faults),
+        exited_peak_rss_bytes: exits.map(|exits| exits.peak_rss_bytes),
         events: events(&memory.events),
         events_local: events(&memory.events_local),
         pressure_some_ns: memory.pressure.some_ns,

@@ -6,7 +6,7 @@ use crate::{
     stacks::told::StackRecord,
 };
 
-use super::{duration, size};
+use super::{duration, size, verdict};
 
 /// The sentence; `None` for a change on the way to a verdict.
 pub fn line(change: &GrowthChange) -> Option<String> {
@@ -26,7 +26,7 @@ pub fn growth(change: &GrowthChange) -> String {
         .map_or("memory", |signal| signal.name())
         .to_owned();
     if let Some(rate) = change.rate_bytes_per_hour {
-        text += &format!(" grows {}/h", size::bytes(rate.mid as u64));
+        text += &format!(" grows {}", verdict::per_hour(rate.mid));
     }
     if let Some(since) = change.since {
         text += &format!(" since {}", since.strftime("%Y-%m-%d %H:%M:%SZ"));
@@ -84,12 +84,7 @@ fn near(change: &GrowthChange) -> String {
     let Some(near) = change.near_limit else {
         return format!("{cgroup} is near its limit");
     };
-    format!(
-        "{cgroup} is near its limit: {} of {} cannot be reclaimed ({:.0}%)",
-        size::bytes(near.unreclaimable_bytes),
-        size::bytes(near.limit_bytes),
-        near.ratio * 100.0
-    )
+    format!("{cgroup} is near its limit: {}", verdict::nearness(&near))
 }
 
 /// Namespace, pod and container where they are known, else the cgroup's path.

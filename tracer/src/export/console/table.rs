@@ -12,6 +12,7 @@ use crate::growth::GrowthChange;
 use crate::host::escape::display;
 use crate::incident::Incident;
 use crate::model::snapshot::{CgroupSnapshot, OomKill, Snapshot};
+use crate::moment::Zone;
 
 use super::{duration, leak, size};
 
@@ -121,7 +122,7 @@ impl<W: Write> Table<W> {
 
     /// A complete incident, as a report.
     pub fn incident(&mut self, incident: &Incident, width: usize) -> io::Result<()> {
-        let report = super::incident::report(incident, self.colour, width);
+        let report = super::incident::report(incident, &Zone::utc(), self.colour, width);
         self.line(report.trim_end())
     }
 
@@ -359,7 +360,8 @@ mod tests {
             effective_limit: None,
             heap: None,
             reclaim: None,
-            lifecycle: None,
+            execs: None,
+            exits: None,
             oom_kills: None,
             rates: Rates {
                 growth_bytes_per_second: Some(growth),

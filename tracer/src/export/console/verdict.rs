@@ -1,9 +1,9 @@
 //! A verdict on growth in words: rate, since when, until when, what it rests on, what else was weighed.
 //!
-//! Owns these words, for `memtrace leaks` and `memtrace report`. Judges nothing.
+//! Owns these words, wherever a verdict is told: `leaks`, `top`, `report`, `analyze`. Judges nothing.
 
 use crate::{
-    analysis::{Considered, Estimate, Evidence, Explanation, Signal},
+    analysis::{Considered, Estimate, Evidence, Explanation, NearLimit, Signal, State},
     growth::{GrowthChange, GrowthShare},
     moment::Zone,
     size,
@@ -11,39 +11,62 @@ use crate::{
 
 use super::{duration, incident::shown};
 
-const UNITS: [(f64, &str); 4] = [
-    (1024.0 * 1024.0 * 1024.0 * 1024.0, "TiB"),
-    (1024.0 * 1024.0 * 1024.0, "GiB"),
-    (1024.0 * 1024.0, "MiB"),
-    (1024.0, "KiB"),
-];
-
-/// `12.3 MiB/h (11.8 to 12.9)`: all in the unit of the estimate.
+/// `12.3M/h (11.8M to 12.9M)`.
 pub fn rate(bytes_per_hour: Estimate) -> String {
-    let Estimate { low, mid, high } = bytes_per_hour;
-    let (scale, unit) = UNITS
-        .into_iter()
-        .find(|(scale, _)| mid.abs() >= *scale)
-        .unwrap_or((1.0, "B"));
-    let shown = |bytes: f64| format!("{:.1}", bytes / scale);
-    let range = match high {
-        Some(high) => format!("{} to {}", shown(low), shown(high)),
-        None => format!("{} or more", shown(low)),
-    };
-    format!("{} {unit}/h ({range})", shown(mid))
+    format!(
+        "{} ({})",
+        per_hour(bytes_per_hour.mid),
+        interval(bytes_per_hour, bytes)
+    )
+}
+
+/// `12.3M/h`.
+pub fn per_hour(bytes_per_hour: f64) -> String {
+    format!("{}/h", bytes(bytes_per_hour))
+}
+
+/// `11.8M to 12.9M`, or `11.8M or more`.
+pub fn interval(estimate: Estimate, show: impl Fn(f64) -> String) -> String {
+    match estimate.high {
+        Some(high) => format!("{} to {}", show(estimate.low), show(high)),
+        None => format!("{} or more", show(estimate.low)),
+    }
 }
 
 /// `8h10m (7h40m to 8h50m)`.
 pub fn time_left(seconds: Estimate) -> String {
-    let range = match seconds.high {
-        Some(high) => format!(
-            "{} to {}",
-            duration::rough(seconds.low),
-            duration::rough(high)
-        ),
-        None => format!("{} or more", duration::rough(seconds.low)),
+    format!(
+        "{} ({})",
+        duration::rough(seconds.mid),
+        interval(seconds, duration::rough)
+    )
+}
+
+/// How near memory that cannot be reclaimed is to the limit.
+pub fn nearness(near: &NearLimit) -> String {
+    let pressure = match near.pressure {
+        Some(true) => ", stalls or reclaim bear it out",
+        Some(false) => ", without stalls or reclaim",
+        None => "",
     };
-    format!("{} ({range})", duration::rough(seconds.mid))
+    let (used, limit) = (
+        size::bytes(near.unreclaimable_bytes),
+        size::bytes(near.limit_bytes),
+    );
+    format!(
+        "{used} of {limit} cannot be reclaimed ({:.0} %){pressure}",
+        near.ratio * 100.0
+    )
+}
+
+/// How a state is coloured on a terminal; empty: not at all.
+pub fn colour(state: State) -> &'static str {
+    match state {
+        State::Confirmed => "\x1b[1;31m",
+        State::Suspected => "\x1b[31m",
+        State::Growing => "\x1b[33m",
+        _ => "",
+    }
 }
 
 /// `2026-11-21T07:42:26Z ± 4m`.
@@ -86,17 +109,22 @@ pub fn signal(signal: Signal) -> &'static str {
 /// What it rests on.
 pub fn evidence(evidence: &Evidence) -> String {
     let mut text = format!(
-        "the floor is at {} and rose by {}, as a line, in {} ({} blocks, scatter {})",
+        "the floor is at {} and rose by {}, as a line, in {} ({} blocks, scatter {}, swing {})",
         bytes(evidence.floor_bytes),
         bytes(evidence.floor_growth_bytes),
         duration::rough(evidence.window_seconds),
         evidence.blocks,
         bytes(evidence.residual_bytes),
+        bytes(evidence.swing_bytes),
     );
+    if let Some(headroom) = evidence.headroom_bytes {
+        text += &format!("; headroom {}", bytes(headroom));
+    }
     text += &format!(
-        "; trend Z {}, line R² {}",
+        "; trend Z {}, line R² {}, autocorrelation {}",
         figure(evidence.mann_kendall_z),
-        figure(evidence.r_squared)
+        figure(evidence.r_squared),
+        figure(evidence.autocorrelation)
     );
     if evidence.epochs_growing > 0 {
         text += &format!(
@@ -107,8 +135,16 @@ pub fn evidence(evidence: &Evidence) -> String {
     text
 }
 
-/// One explanation that was weighed, with its figure; whether it holds is for the caller to say.
-pub fn weighed(considered: &Considered) -> String {
+/// What was weighed: first what was rejected, then what is possible, each with its heading.
+pub fn weighed_by_outcome(considered: &[Considered]) -> [(&'static str, Vec<String>); 2] {
+    [(false, "rejected"), (true, "possible")].map(|(holds, heading)| {
+        let those = considered.iter().filter(|one| one.holds == holds);
+        (heading, those.map(weighed).collect())
+    })
+}
+
+/// One explanation that was weighed, with its figure; whether it holds is for the heading to say.
+fn weighed(considered: &Considered) -> String {
     let (value, threshold) = (figure(considered.value), figure(considered.threshold));
     match considered.explanation {
         Explanation::Noise => {
@@ -132,10 +168,11 @@ pub fn weighed(considered: &Considered) -> String {
         Explanation::FillingCache => format!(
             "a cache that fills to a cap (it never was calm; all growth weighs {value}, asked for {threshold})"
         ),
-        Explanation::Unverified => format!(
-            "not yet verified ({:.0} % of the verification is done)",
+        Explanation::Unverified if considered.holds => format!(
+            "growth that ends soon ({:.0} % of what verifies that it goes on was seen)",
             considered.value.clamp(0.0, 1.0) * 100.0
         ),
+        Explanation::Unverified => "growth that ends soon (it went on as predicted)".to_owned(),
     }
 }
 
@@ -177,20 +214,20 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_and_its_interval_have_one_unit() {
+    fn a_rate_has_its_interval_in_the_unit_of_all_sizes() {
         for (of, shown) in [
             (
                 estimate(11.8 * MIB, 12.3 * MIB, Some(12.9 * MIB)),
-                "12.3 MiB/h (11.8 to 12.9)",
+                "12.3M/h (11.8M to 12.9M)",
             ),
             (
                 estimate(0.9 * MIB, 1.0 * MIB, None),
-                "1.0 MiB/h (0.9 or more)",
+                "1.0M/h (922K or more)",
             ),
-            (estimate(-5.0, 10.0, Some(20.0)), "10.0 B/h (-5.0 to 20.0)"),
+            (estimate(-5.0, 10.0, Some(20.0)), "10B/h (-5B to 20B)"),
             (
                 estimate(2048.0 * MIB, 2560.0 * MIB, Some(3072.0 * MIB)),
-                "2.5 GiB/h (2.0 to 3.0)",
+                "2.5G/h (2.0G to 3.0G)",
             ),
         ] {
             assert_eq!(rate(of), shown);
@@ -228,12 +265,25 @@ mod tests {
             });
             assert!(text.contains("1.25"), "{text}");
         }
-        let text = weighed(&Considered {
+    }
+
+    #[test]
+    fn what_was_verified_is_no_longer_called_unverified() {
+        let unverified = |holds, value| Considered {
             explanation: Explanation::Unverified,
-            holds: true,
-            value: 0.4,
+            holds,
+            value,
             threshold: 1.0,
-        });
-        assert_eq!(text, "not yet verified (40 % of the verification is done)");
+        };
+        let [rejected, open] = weighed_by_outcome(&[unverified(false, 3.0), unverified(true, 0.4)]);
+        assert_eq!(
+            rejected,
+            (
+                "rejected",
+                vec!["growth that ends soon (it went on as predicted)".to_owned()]
+            )
+        );
+        let told = "growth that ends soon (40 % of what verifies that it goes on was seen)";
+        assert_eq!(open, ("possible", vec![told.to_owned()]));
     }
 }

@@ -11,10 +11,13 @@ mod tls;
 
 use std::time::Duration;
 
+use ::http::{HeaderMap, StatusCode};
 use prost::Message;
 use tokio::time::Instant;
+use tonic::Status;
 
 use super::config::{Protocol, Target};
+use crate::host::escape;
 pub(super) use grpc::channel;
 pub(super) use http::{client as http_client, read as read_answer};
 pub(super) use retry::{Backoff, Verdict};
@@ -128,12 +131,10 @@ impl<S: Signal> Client<S> {
             match self.send(request).await {
                 Ok(response) => delivery.count::<S>(items, response),
                 Err(failure) => {
-                    delivery.failed += items;
                     // A backend that is down stays down for the rest; one that refuses this
                     // request may well take the next.
                     unavailable = failure.verdict != Verdict::GiveUp;
-                    delivery.pause = failure.verdict.asked();
-                    delivery.error = Some(failure.error);
+                    delivery.fail(items, failure);
                 }
             }
         }
@@ -203,7 +204,43 @@ enum Encoded<S: Signal> {
     Http(bytes::Bytes),
 }
 
+/// How the backend answered a request.
+#[derive(Debug)]
+pub enum Answer<'a> {
+    Http {
+        status: StatusCode,
+        headers: &'a HeaderMap,
+        body: &'a [u8],
+    },
+    /// No message: gRPC has taken the response apart, or there is none.
+    Grpc(&'a Status),
+}
+
 impl Delivery {
+    /// What becomes of a request of `items` that is answered so and not sent again.
+    pub fn of_answer<S: Signal>(items: u64, answer: &Answer<'_>) -> Self {
+        let response = match answer {
+            Answer::Http {
+                status,
+                headers,
+                body,
+            } => http::answered(*status, headers, body),
+            Answer::Grpc(status) => Err(grpc::failure(status, false)),
+        };
+        let mut delivery = Delivery::default();
+        match response {
+            Ok(response) => delivery.count::<S>(items, response),
+            Err(failure) => delivery.fail(items, failure),
+        }
+        delivery
+    }
+
+    fn fail(&mut self, items: u64, failure: Failure) {
+        self.failed += items;
+        self.pause = failure.verdict.asked();
+        self.error = Some(failure.error);
+    }
+
     fn count<S: Signal>(&mut self, items: u64, response: S::Response) {
         let (rejected, message) = S::refused(response);
         let rejected = u64::try_from(rejected).unwrap_or(0).min(items);
@@ -245,7 +282,7 @@ fn printable(text: &str) -> String {
     const MAX_CHARS: usize = 200;
     let safe = text.replace(char::is_control, " ");
     let words: Vec<&str> = safe.split_whitespace().collect();
-    words.join(" ").chars().take(MAX_CHARS).collect()
+    escape::assured(&words.join(" "), MAX_CHARS).into_owned()
 }
 
 fn reason(message: &str) -> String {
@@ -266,6 +303,14 @@ mod tests {
         ExportLogsPartialSuccess, ExportLogsServiceResponse,
     };
     use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
+
+    #[test]
+    fn what_a_backend_says_cannot_turn_the_line_around() {
+        assert_eq!(
+            printable("a\u{202e}b\n\u{200b}c\x1b[2J"),
+            "a\u{fffd}b \u{fffd}c [2J"
+        );
+    }
 
     #[test]
     fn requests_stay_under_the_limit_and_lose_nothing() {

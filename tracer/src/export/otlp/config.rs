@@ -63,18 +63,18 @@ pub struct OtlpFlags {
     /// OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, OTEL_EXPORTER_OTLP_PROFILES_ENDPOINT for one of them]
     #[arg(long = "otlp-endpoint", value_name = "URL")]
     pub endpoint: Option<String>,
-    /// `grpc` or `http/protobuf`; by default gRPC on port 4317 and HTTP elsewhere
+    /// `grpc` or `http/protobuf` [default: grpc on port 4317, else http/protobuf]
     /// [env: OTEL_EXPORTER_OTLP_PROTOCOL]
-    #[arg(long = "otlp-protocol", value_name = "PROTOCOL")]
+    #[arg(long = "otlp-protocol", value_name = "PROTOCOL", value_parser = ["grpc", "http/protobuf"], hide_possible_values = true)]
     pub protocol: Option<String>,
     /// Headers to send, `name=value,name=value`, values percent-encoded; prefer the variable,
     /// because a command line is visible to every user
     /// [env: OTEL_EXPORTER_OTLP_HEADERS]
     #[arg(long = "otlp-headers", value_name = "LIST")]
     pub headers: Option<String>,
-    /// `none`, `gzip` or `zstd`
+    /// `none`, `gzip` or `zstd` [default: none]
     /// [env: OTEL_EXPORTER_OTLP_COMPRESSION]
-    #[arg(long = "otlp-compression", value_name = "NAME")]
+    #[arg(long = "otlp-compression", value_name = "NAME", value_parser = ["none", "gzip", "zstd"], hide_possible_values = true)]
     pub compression: Option<String>,
     /// PEM file with the certificates that may have signed the server's, instead of the system's
     /// [env: OTEL_EXPORTER_OTLP_CERTIFICATE]
@@ -90,11 +90,11 @@ pub struct OtlpFlags {
     pub client_key: Option<String>,
     /// Longest time for one export with its retries, milliseconds [default: 10000]
     /// [env: OTEL_EXPORTER_OTLP_TIMEOUT]
-    #[arg(long = "otlp-timeout-ms", value_name = "MS")]
+    #[arg(long = "otlp-timeout-ms", value_name = "MS", value_parser = values::flag_of_milliseconds)]
     pub timeout_ms: Option<String>,
     /// Time between exports of metrics, milliseconds [default: 60000]
     /// [env: OTEL_METRIC_EXPORT_INTERVAL]
-    #[arg(long = "otlp-interval-ms", value_name = "MS")]
+    #[arg(long = "otlp-interval-ms", value_name = "MS", value_parser = values::flag_of_milliseconds)]
     pub interval_ms: Option<String>,
     /// Plain text for a gRPC endpoint written without http:// or https://
     /// [env: OTEL_EXPORTER_OTLP_INSECURE]

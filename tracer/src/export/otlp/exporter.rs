@@ -16,7 +16,7 @@ mod metrics;
 mod profiles;
 mod report;
 mod slot;
-mod spool;
+pub mod spool;
 #[cfg(test)]
 mod tests;
 
@@ -185,7 +185,7 @@ impl Exporter {
                 interval: config.interval,
                 slot: Arc::new(Slot::default()),
                 counters: Arc::clone(&points),
-                report: Report::new(target.endpoint.to_string(), "data points"),
+                report: Report::new(&target.endpoint, "data points"),
             }),
             None => None,
         };
@@ -201,7 +201,7 @@ impl Exporter {
                     Arc::clone(&event_counters),
                 ),
                 counters: Arc::clone(&event_counters),
-                report: Report::new(target.endpoint.to_string(), "events"),
+                report: Report::new(&target.endpoint, "events"),
             }),
             None => None,
         };
@@ -212,7 +212,7 @@ impl Exporter {
                 context,
                 slot: Arc::new(ProfileSlot::default()),
                 counters: Arc::clone(&profile_counters),
-                report: Report::new(target.endpoint.to_string(), "profiles"),
+                report: Report::new(&target.endpoint, "profiles"),
             }),
             None => None,
         };

@@ -17,7 +17,7 @@ pub(in crate::export) const HOSTILE: [&str; 8] = [
     "",
 ];
 
-pub(in crate::export) fn frame(function: &str) -> Frame {
+pub(crate) fn frame(function: &str) -> Frame {
     Frame {
         function: Some(function.into()),
         module: "app".into(),
@@ -28,7 +28,7 @@ pub(in crate::export) fn frame(function: &str) -> Frame {
 }
 
 /// Of functions, the innermost first.
-pub(in crate::export) fn stack(pid: u32, functions: &[&str], resident: f64) -> ProfileStack {
+pub(crate) fn stack(pid: u32, functions: &[&str], resident: f64) -> ProfileStack {
     let estimate = |bytes: f64| Estimate {
         bytes,
         error_bytes: bytes / 10.0,
@@ -49,7 +49,7 @@ pub(in crate::export) fn stack(pid: u32, functions: &[&str], resident: f64) -> P
 }
 
 /// A minute long.
-pub(in crate::export) fn profile(stacks: Vec<ProfileStack>) -> Profile {
+pub(crate) fn profile(stacks: Vec<ProfileStack>) -> Profile {
     let from = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_323_045);
     Profile {
         scope: "/kubepods/app".into(),
@@ -59,12 +59,13 @@ pub(in crate::export) fn profile(stacks: Vec<ProfileStack>) -> Profile {
         pages_per_sample: 64,
         anon_bytes: Some(400_000),
         lost_samples: 3,
+        programs: Vec::new(),
         stacks,
     }
 }
 
 /// Two processes: one leaks beside a cache, the other has the cache only.
-pub(in crate::export) fn leak_and_cache() -> Profile {
+pub(crate) fn leak_and_cache() -> Profile {
     let mut leak = stack(7, &["leak", "serve", "main", "_start"], 40_000.0);
     leak.growth = Estimate {
         bytes: 30_000.0,
@@ -81,7 +82,7 @@ pub(in crate::export) fn leak_and_cache() -> Profile {
 }
 
 /// Every hostile name as function, module, file and process.
-pub(in crate::export) fn hostile() -> Profile {
+pub(crate) fn hostile() -> Profile {
     let stacks = HOSTILE.iter().enumerate().map(|(at, name)| {
         let mut stack = stack(at as u32 + 1, &[name, "main", name], 4096.0);
         stack.comm = (*name).into();
@@ -98,7 +99,7 @@ pub(in crate::export) fn hostile() -> Profile {
 }
 
 /// Distinct paths of `depth` frames that soon part.
-pub(in crate::export) fn many(stacks: usize, depth: usize) -> Profile {
+pub(crate) fn many(stacks: usize, depth: usize) -> Profile {
     let stacks = (0..stacks).map(|at| {
         let name = |level: usize| format!("function_{}_{level}", at % (level + 2));
         let names: Vec<String> = (0..depth).map(name).rev().collect();

@@ -15,7 +15,7 @@ use super::paths::{Path, Paths, Style};
 use super::summary::{self, whole};
 use super::{View, sum};
 use crate::export::plot::markup::Svg;
-use crate::stacks::profile::{Profile, ProfileStack};
+use crate::stacks::profile::Profile;
 
 /// Frames that are drawn at most.
 const MOST_FRAMES: usize = 20_000;
@@ -34,8 +34,8 @@ const BOUNDS: Bounds = Bounds {
 
 /// A flame graph of `view`. If there is nothing to draw, the picture says so.
 pub fn write(profile: &Profile, view: View, out: impl Write) -> io::Result<()> {
-    let paths = Paths::new(&[profile], view.kind(), Style::Folded);
-    let bytes = |path: &Path| sum(path.stacks.iter().map(|(_, stack)| view.of(stack))).bytes;
+    let paths = Paths::new(profile, view.kind(), Style::Folded);
+    let bytes = |path: &Path| sum(path.stacks.iter().map(|stack| view.of(stack))).bytes;
     let weights: Vec<f64> = paths.all().iter().map(bytes).collect();
     let nodes = calltree::heaviest(&paths, &weights, BOUNDS);
     let mut lines = Vec::new();
@@ -57,47 +57,17 @@ pub fn write(profile: &Profile, view: View, out: impl Write) -> io::Result<()> {
 /// What grew (red) and shrank (blue) since the profile's base. Widths are resident memory now: what was
 /// given back wholly has none.
 pub fn write_growth(profile: &Profile, out: impl Write) -> io::Result<()> {
-    let paths = Paths::new(&[profile], View::Resident.kind(), Style::Folded);
-    let change = |_: usize, stack: &ProfileStack| stack.growth.bytes;
+    let paths = &Paths::new(profile, View::Resident.kind(), Style::Folded);
     let title = format!(
         "{} (red grew, blue shrank since {})",
         summary::scope(profile),
         summary::second(profile.base)
     );
-    differential(&paths, 0, change, title, profile, out)
-}
-
-/// What grew (red) and shrank (blue) from `before` to `after`, by process and path. Widths are
-/// resident memory in `after`.
-pub fn write_difference(before: &Profile, after: &Profile, out: impl Write) -> io::Result<()> {
-    let paths = Paths::new(&[before, after], View::Resident.kind(), Style::Folded);
-    let change = |of: usize, stack: &ProfileStack| match of {
-        0 => -stack.resident.bytes,
-        _ => stack.resident.bytes,
-    };
-    let title = format!(
-        "{} (red grew, blue shrank since {})",
-        summary::scope(after),
-        summary::second(before.until)
-    );
-    differential(&paths, 1, change, title, after, out)
-}
-
-/// `now` is the place of the profile that widths are of.
-fn differential(
-    paths: &Paths,
-    now: usize,
-    change: impl Fn(usize, &ProfileStack) -> f64,
-    title: String,
-    profile: &Profile,
-    out: impl Write,
-) -> io::Result<()> {
     let (mut weights, mut changes) = (Vec::new(), Vec::new());
     for path in paths.all() {
-        let current = path.stacks.iter().filter(|(of, _)| *of == now);
-        weights.push(sum(current.map(|(_, stack)| stack.resident)).bytes);
-        let path = path.stacks.iter().map(|(of, stack)| change(*of, stack));
-        changes.push(path.sum::<f64>());
+        let stacks = || path.stacks.iter();
+        weights.push(sum(stacks().map(|stack| stack.resident)).bytes);
+        changes.push(stacks().map(|stack| stack.growth.bytes).sum::<f64>());
     }
     let nodes = calltree::heaviest(paths, &weights, BOUNDS);
     let mut lines = Vec::new();

@@ -108,17 +108,6 @@ fn what_grew_is_red_down_to_its_root_and_what_shrank_is_blue() {
 }
 
 #[test]
-fn a_difference_is_between_two_profiles() {
-    let before = profile(vec![stack(1, &["f"], 100.0), stack(1, &["gone"], 100.0)]);
-    let after = profile(vec![stack(1, &["f"], 150.0), stack(1, &["new"], 50.0)]);
-    let svg = drawn(|out| write_difference(&before, &after, out));
-    assert!(svg.contains("f (150 bytes, 75.00%; +25.00%)"), "{svg}");
-    assert!(svg.contains("new (50 bytes, 25.00%; +25.00%)"));
-    assert!(svg.contains("app-1 (200 bytes, 100.00%; 0.00%)"));
-    assert!(!svg.contains("gone ("));
-}
-
-#[test]
 fn hostile_names_are_only_text() {
     let profile = fixture::hostile();
     for svg in [
@@ -158,7 +147,6 @@ fn a_profile_of_nothing_says_so() {
         drawn(|out| write(&gone, View::Mapped, out)),
         drawn(|out| write(&gone, View::Growth, out)),
         drawn(|out| write_growth(&gone, out)),
-        drawn(|out| write_difference(&empty, &gone, out)),
     ] {
         assert!(svg.contains("No sampled memory to show."), "{svg}");
         parsed(&svg);

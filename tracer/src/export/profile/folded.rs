@@ -10,9 +10,9 @@ use crate::stacks::profile::Profile;
 
 /// The call paths of `profile` that have at least a byte, sorted. An empty profile has no lines.
 pub fn write(profile: &Profile, view: View, mut out: impl Write) -> io::Result<()> {
-    let paths = Paths::new(&[profile], view.kind(), Style::Folded);
+    let paths = Paths::new(profile, view.kind(), Style::Folded);
     for path in paths.all() {
-        let bytes = sum(path.stacks.iter().map(|(_, stack)| view.of(stack))).bytes;
+        let bytes = sum(path.stacks.iter().map(|stack| view.of(stack))).bytes;
         let bytes = whole(bytes);
         if bytes > 0 {
             writeln!(out, "{} {bytes}", paths.joined(&path.steps))?;

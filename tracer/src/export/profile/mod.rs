@@ -25,7 +25,7 @@ mod summary;
 pub mod tree;
 
 #[cfg(test)]
-pub(in crate::export) mod fixture;
+pub(crate) mod fixture;
 
 use crate::stacks::profile::{Estimate, Kind, Profile, ProfileStack};
 

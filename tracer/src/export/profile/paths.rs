@@ -19,8 +19,7 @@ pub(super) struct Paths<'a> {
 pub(super) struct Path<'a> {
     /// The root first. Ranks of names: their order is that of the names.
     pub steps: Vec<u32>,
-    /// With the profile each is of, by its place among those given.
-    pub stacks: Vec<(usize, &'a ProfileStack)>,
+    pub stacks: Vec<&'a ProfileStack>,
 }
 
 /// How frames show.
@@ -48,8 +47,8 @@ enum Step<'a> {
 }
 
 impl<'a> Paths<'a> {
-    /// Paths of all stacks of `kind` in `profiles`.
-    pub(super) fn new(profiles: &[&'a Profile], kind: Kind, style: Style) -> Self {
+    /// Paths of all stacks of `kind`.
+    pub(super) fn new(profile: &'a Profile, kind: Kind, style: Style) -> Self {
         let mut texts: Vec<String> = Vec::new();
         let mut known: HashMap<Step<'a>, u32> = HashMap::new();
         let mut number = |step: Step<'a>, text: &dyn Fn() -> String| {
@@ -59,33 +58,31 @@ impl<'a> Paths<'a> {
             })
         };
         let mut paths: Vec<Path<'a>> = Vec::new();
-        for (of, profile) in profiles.iter().enumerate() {
-            for stack in profile.stacks.iter().filter(|stack| stack.kind == kind) {
-                let (frames, mark) = names::bounded(stack);
-                let mut steps = Vec::with_capacity(frames.len() + 2);
-                if style != Style::OneProcess {
-                    let step = Step::Process(stack.pid, &stack.comm);
-                    steps.push(number(step, &|| process(stack, style)));
-                }
-                steps.extend(mark.map(|mark| number(Step::Mark(mark), &|| mark.to_owned())));
-                steps.extend(frames.iter().rev().map(|frame| {
-                    let step = Step::Frame {
-                        function: frame.function.as_deref(),
-                        module: &frame.module,
-                        offset: frame.function.is_none().then_some(frame.offset),
-                        inlined: frame.inlined && style == Style::Folded,
-                    };
-                    number(step, &|| match (style, frame.inlined) {
-                        (Style::Folded, true) => foldable(&names::function(frame)) + "_[i]",
-                        (Style::Folded, false) => foldable(&names::function(frame)),
-                        (Style::Processes | Style::OneProcess, _) => names::function(frame),
-                    })
-                }));
-                paths.push(Path {
-                    steps,
-                    stacks: vec![(of, stack)],
-                });
+        for stack in profile.stacks.iter().filter(|stack| stack.kind == kind) {
+            let (frames, mark) = names::bounded(stack);
+            let mut steps = Vec::with_capacity(frames.len() + 2);
+            if style != Style::OneProcess {
+                let step = Step::Process(stack.pid, &stack.comm);
+                steps.push(number(step, &|| process(stack, style)));
             }
+            steps.extend(mark.map(|mark| number(Step::Mark(mark), &|| mark.to_owned())));
+            steps.extend(frames.iter().rev().map(|frame| {
+                let step = Step::Frame {
+                    function: frame.function.as_deref(),
+                    module: &frame.module,
+                    offset: frame.function.is_none().then_some(frame.offset),
+                    inlined: frame.inlined && style == Style::Folded,
+                };
+                number(step, &|| match (style, frame.inlined) {
+                    (Style::Folded, true) => foldable(&names::function(frame)) + "_[i]",
+                    (Style::Folded, false) => foldable(&names::function(frame)),
+                    (Style::Processes | Style::OneProcess, _) => names::function(frame),
+                })
+            }));
+            paths.push(Path {
+                steps,
+                stacks: vec![stack],
+            });
         }
         let (names, ranks) = ranked(texts);
         for step in paths.iter_mut().flat_map(|path| &mut path.steps) {
@@ -101,11 +98,10 @@ impl<'a> Paths<'a> {
         });
         for path in &mut paths {
             // Sums of floating point numbers depend on their order.
-            path.stacks.sort_by(|(of_a, a), (of_b, b)| {
+            path.stacks.sort_by(|a, b| {
                 let size = |stack: &ProfileStack| (stack.resident.bytes, stack.growth.bytes);
                 let ((a, grew_a), (b, grew_b)) = (size(a), size(b));
-                let by_size = a.total_cmp(&b).then(grew_a.total_cmp(&grew_b));
-                of_a.cmp(of_b).then(by_size)
+                a.total_cmp(&b).then(grew_a.total_cmp(&grew_b))
             });
         }
         Paths { names, paths }

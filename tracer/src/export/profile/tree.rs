@@ -67,7 +67,7 @@ pub fn write(profile: &Profile, options: &TreeOptions, mut out: impl Write) -> i
     } else {
         Style::OneProcess
     };
-    let paths = Paths::new(&[profile], options.kind, style);
+    let paths = Paths::new(profile, options.kind, style);
     let weigh = |path: &Path| figures(path).resident.bytes;
     let weights: Vec<f64> = paths.all().iter().map(weigh).collect();
     let bounds = Bounds {
@@ -108,7 +108,7 @@ struct Figures {
 }
 
 fn figures(path: &Path) -> Figures {
-    let stacks = || path.stacks.iter().map(|(_, stack)| stack);
+    let stacks = || path.stacks.iter();
     Figures {
         resident: sum(stacks().map(|stack| stack.resident)),
         growth: sum(stacks().map(|stack| stack.growth)),
@@ -225,8 +225,7 @@ impl Tree<'_> {
         let resident = sum(paths.iter().map(|path| figures(path).resident));
         let growth = sum(paths.iter().map(|path| figures(path).growth));
         let stacks = paths.iter().flat_map(|path| &path.stacks);
-        let age =
-            weighted_median(stacks.map(|(_, stack)| (stack.median_age, stack.resident.bytes)));
+        let age = weighted_median(stacks.map(|stack| (stack.median_age, stack.resident.bytes)));
         // What may be chance is marked.
         let doubt = growth.bytes.abs() <= SURE * growth.error_bytes && growth.bytes.abs() >= 0.5;
         let growth_text = signed(growth.bytes) + if doubt { "?" } else { "" };

@@ -22,7 +22,7 @@ use super::messages::{
     Container, ListContainersRequest, ListContainersResponse, ListPodSandboxRequest,
     ListPodSandboxResponse, PodSandbox, VersionRequest, VersionResponse,
 };
-use crate::{host::escape::display, identity::path::Runtime};
+use crate::{grpc_answer::Repairing, host::escape::display, identity::path::Runtime};
 
 /// The longest that a call may take.
 pub const PATIENCE: Duration = Duration::from_secs(2);
@@ -94,7 +94,7 @@ impl CriError {
 #[derive(Debug)]
 pub struct Client {
     socket: PathBuf,
-    grpc: Grpc<Channel>,
+    grpc: Grpc<Repairing<Channel>>,
     /// `None`: another than those that memtrace knows.
     pub runtime: Option<Runtime>,
 }
@@ -123,7 +123,7 @@ impl Client {
             .map_err(|cause| error(Cause::Broken(innermost(&cause))))?;
         let mut client = Self {
             socket: socket.to_owned(),
-            grpc: Grpc::new(channel).max_decoding_message_size(MOST_BYTES),
+            grpc: Grpc::new(Repairing(channel)).max_decoding_message_size(MOST_BYTES),
             runtime: None,
         };
         let version: VersionResponse = client

@@ -8,8 +8,8 @@
 //! - `listing`: what is listed, as facts, within bounds.
 
 mod client;
-mod listing;
-mod messages;
+pub mod listing;
+pub mod messages;
 mod socket;
 
 use std::{

@@ -7,10 +7,10 @@
 //! - `docker`, `storage`: what they say.
 //! - `reader`: looks containers up, remembers what was found.
 
-mod docker;
+pub mod docker;
 mod reader;
-mod root;
-mod storage;
+pub mod root;
+pub mod storage;
 mod stores;
 
 use std::{

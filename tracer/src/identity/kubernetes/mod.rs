@@ -22,10 +22,20 @@ use kube::Config;
 use tokio::sync::mpsc;
 
 use super::{
-    facts::{Source, SourceState, Update},
+    facts::{Pod, Source, SourceState, Update},
     sources::KubernetesConfig,
 };
 use connection::Limits;
+
+/// What is known of a pod that the API sent as `json`; `None`: it has no UID, name or namespace that could
+/// be one. `annotations` are those to keep beside the ones that memtrace reads.
+///
+/// # Errors
+/// It is no pod in JSON.
+pub fn pod(json: &[u8], annotations: &[String]) -> serde_json::Result<Option<Pod>> {
+    let object = serde_json::from_slice(json)?;
+    Ok(convert::pod(&object, annotations))
+}
 
 /// Tells the pods of the node for as long as somebody listens.
 ///

@@ -13,9 +13,8 @@ use super::{
 };
 use crate::{
     analysis::State,
-    analyze,
     api::records::{CgroupDetails, CgroupRow},
-    export::console::{duration, leak},
+    export::console::{duration, leak, verdict},
     size,
     top::{app::App, sort, text},
 };
@@ -206,20 +205,14 @@ impl Lines {
             } else {
                 Role::Plain
             };
-            self.prose("limit", &analyze::nearness(near), role);
+            self.prose("limit", &verdict::nearness(near), role);
         }
         if let Some(evidence) = &change.evidence {
-            self.prose("evidence", &analyze::statistics(evidence), Role::Plain);
+            self.prose("evidence", &verdict::evidence(evidence), Role::Plain);
         }
-        for (holds, label) in [(true, "holds"), (false, "rejected")] {
-            let weighed: Vec<String> = change
-                .considered
-                .iter()
-                .filter(|considered| considered.holds == holds)
-                .map(analyze::weighed)
-                .collect();
-            if !weighed.is_empty() {
-                self.prose(label, &weighed.join(", "), Role::Plain);
+        for (label, weighed) in verdict::weighed_by_outcome(&change.considered) {
+            for (at, one) in weighed.iter().enumerate() {
+                self.prose(if at == 0 { label } else { "" }, one, Role::Plain);
             }
         }
     }

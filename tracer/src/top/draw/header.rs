@@ -71,7 +71,7 @@ pub fn machine(app: &App, look: Look, width: usize) -> Line<'static> {
         shown(agent.mem_total_bytes)
     );
     let mut told = vec![
-        Part::new(9, memory, plain),
+        Part::new(10, memory, plain),
         Part::new(
             6,
             cells::bar(used, BAR),
@@ -89,9 +89,11 @@ pub fn machine(app: &App, look: Look, width: usize) -> Line<'static> {
     };
     told.push(Part::new(5, swap, plain));
     let kills = agent.oom_kills.map_or(UNKNOWN.into(), |n| n.to_string());
-    told.push(Part::new(7, format!("OOM kills {kills}"), plain));
-    if let Some(losses) = losses(agent) {
-        told.push(Part::new(8, losses, look.style(Role::Warning)));
+    told.push(Part::new(9, format!("OOM kills {kills}"), plain));
+    if let Some((count, causes)) = losses(agent) {
+        let warning = look.style(Role::Warning);
+        told.push(Part::new(8, format!("lost {count}"), warning));
+        told.push(Part::new(4, causes, warning));
     }
     parts::line(told, width)
 }
@@ -102,15 +104,18 @@ fn used_share(agent: &AgentRecord) -> Option<f64> {
     Some(used as f64 / total as f64)
 }
 
-/// What was lost, the most first.
-fn losses(agent: &AgentRecord) -> Option<String> {
+/// How much was lost, and for which causes, the most frequent named.
+fn losses(agent: &AgentRecord) -> Option<(String, String)> {
     let lost = agent.losses.iter().filter(|(_, count)| **count > 0);
-    let (cause, count) = lost.clone().max_by_key(|(_, count)| **count)?;
+    let (cause, _) = lost.clone().max_by_key(|(_, count)| **count)?;
+    let all = lost
+        .clone()
+        .fold(0u64, |all, (_, count)| all.saturating_add(*count));
     let more = match lost.count() {
         1 => String::new(),
-        all => format!(" and {} more causes", all - 1),
+        causes => format!(" and {} more", causes - 1),
     };
-    Some(format!("lost {count} {cause}{more}"))
+    Some((size::count(Some(all as f64)), format!("by {cause}{more}")))
 }
 
 /// What is shown; or that the agent is gone.

@@ -10,7 +10,7 @@ use ratatui::{
 use super::look::{Look, Role};
 use crate::top::{keys, text};
 
-const COLUMNS: [(&str, &str); 6] = [
+pub(super) const COLUMNS: [(&str, &str); 6] = [
     ("OF LIMIT, LIMIT", "own or above; dim: not its own"),
     ("LEAK", "verdict of the growth analysis"),
     ("FULL IN", "when a leak reaches the limit"),
@@ -36,13 +36,20 @@ pub fn draw(frame: &mut Frame<'_>, screen: Rect, look: Look) {
     let inner = block.inner(area);
     frame.render_widget(Clear, area);
     frame.render_widget(block, area);
+    let fits = usize::from(inner.height) >= all;
     let keys = keys::HELP.iter().map(Some);
     let columns = COLUMNS.iter().map(Some);
     // Where there is little room, no gap.
-    let gap = (usize::from(inner.height) >= all).then_some(None);
+    let lines: Vec<_> = keys.chain(fits.then_some(None)).chain(columns).collect();
     let room = usize::from(inner.width).saturating_sub(KEYS + 1);
-    for (place, line) in inner.rows().zip(keys.chain(gap).chain(columns)) {
+    let last = usize::from(inner.height).saturating_sub(1);
+    for (at, (place, line)) in inner.rows().zip(&lines).enumerate() {
         let Some((key, what)) = line else { continue };
+        let (key, what) = if at == last && at + 1 < lines.len() {
+            (&"…", &"more on a taller terminal")
+        } else {
+            (key, what)
+        };
         let line = Line::from(vec![
             Span::styled(text::left(key, KEYS), look.style(Role::Key)),
             Span::raw(" "),

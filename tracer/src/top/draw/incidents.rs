@@ -4,7 +4,9 @@ use ratatui::{Frame, layout::Rect, text::Line};
 
 use super::look::{Look, Role};
 use crate::{
-    export::console::incident::{line, report},
+    api::records::IncidentRecord,
+    export::console::incident::{list, report},
+    moment::Zone,
     top::{app::App, text},
 };
 
@@ -30,7 +32,7 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
     }
     let page = usize::from(area.height);
     if let (Some(mut scroll), Some(incident)) = (incidents.report, incidents.selected()) {
-        let report = report(incident, false, width);
+        let report = report(incident, &Zone::utc(), false, width);
         let lines: Vec<&str> = report.lines().collect();
         scroll.fit(lines.len(), page);
         for (place, line) in area.rows().zip(lines.into_iter().skip(scroll.at())) {
@@ -42,7 +44,8 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
         incidents.report = Some(scroll);
         return;
     }
-    incidents.set_page(page);
+    // Below the titles.
+    incidents.set_page(page.saturating_sub(1));
     let note = match incidents.told() {
         None if incidents.problem.is_some() => None,
         None => Some("asking the agent…".to_owned()),
@@ -55,13 +58,29 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
             .buffer_mut()
             .set_line(area.x, area.y, &note, area.width);
     }
-    for (place, (incident, selected)) in area.rows().zip(incidents.on_screen()) {
-        let mark = if selected { '>' } else { ' ' };
-        let shown = text::head(&format!("{mark}{}", line(incident)), width);
+    let shown: Vec<(&IncidentRecord, bool)> = incidents.on_screen().collect();
+    if shown.is_empty() {
+        return;
+    }
+    let room = Some(width.saturating_sub(1));
+    let rows = list(
+        shown.iter().map(|(incident, _)| *incident),
+        &Zone::utc(),
+        room,
+        false,
+    );
+    let marks = std::iter::once(None).chain(shown.iter().map(|(_, selected)| Some(*selected)));
+    for ((place, line), selected) in area.rows().zip(rows.lines()).zip(marks) {
+        let mark = if selected == Some(true) { '>' } else { ' ' };
+        let style = match selected {
+            None => look.style(Role::Title),
+            Some(_) => look.style(Role::Plain),
+        };
+        let line = Line::styled(text::head(&format!("{mark}{line}"), width), style);
         frame
             .buffer_mut()
-            .set_line(place.x, place.y, &Line::raw(shown), place.width);
-        if selected {
+            .set_line(place.x, place.y, &line, place.width);
+        if selected == Some(true) {
             frame.buffer_mut().set_style(place, look.selected());
         }
     }

@@ -176,6 +176,59 @@ fn details_tell_the_limit_the_process_the_code_and_what_happened() {
 }
 
 #[test]
+fn losses_never_take_the_room_of_oom_kills() {
+    let mut app = app();
+    let mut lossy = agent(720);
+    lossy
+        .losses
+        .insert("stack_process_unreadable".into(), 123_456);
+    lossy.losses.insert("stack_ring_full".into(), 898);
+    app.hear(Told::Agent(Box::new(lossy)));
+    for width in [60, 80] {
+        let line = screen(&mut app, width, 24)[1].clone();
+        assert!(
+            line.contains("OOM kills 3") && line.contains("lost 124k"),
+            "{line}"
+        );
+    }
+    let wide = screen(&mut app, 160, 24)[1].clone();
+    let causes = "by stack_process_unreadable and 1 more";
+    assert!(
+        wide.contains(causes) && wide.contains("swap 24.0M"),
+        "{wide}"
+    );
+}
+
+#[test]
+fn incidents_stand_in_columns_below_their_titles() {
+    let text = include_str!("../../incident/fixtures/cgroup_oom.json");
+    let first: crate::api::records::IncidentRecord = serde_json::from_str(text).unwrap();
+    let mut second = first.clone();
+    second.id = "20261121T074227-0".into();
+    second.charged.as_mut().unwrap().cgroup = Some("/a".into());
+    second.charged.as_mut().unwrap().names = None;
+    let mut app = app();
+    press(&mut app, "i");
+    app.hear(Told::Incidents(Ok(listed(0, vec![first, second]))));
+    for (width, height) in [(80, 24), (120, 40)] {
+        let lines = screen(&mut app, width, height);
+        let titles = lines
+            .iter()
+            .position(|line| line.starts_with(" TIME "))
+            .unwrap();
+        let kind = lines[titles].find("KIND").unwrap();
+        let rows = &lines[titles + 1..titles + 3];
+        assert!(rows[0].starts_with(">20"), "{lines:#?}");
+        assert!(
+            rows.iter().all(|row| row[kind..].starts_with("cgroup_oom")),
+            "{lines:#?}"
+        );
+        let bytes = |row: &String| text::width(row.split("512M").next().unwrap());
+        assert_eq!(bytes(&rows[0]), bytes(&rows[1]), "{lines:#?}");
+    }
+}
+
+#[test]
 fn an_incident_is_listed_and_its_report_read() {
     let text = include_str!("../../incident/fixtures/cgroup_oom.json");
     let incident: crate::api::records::IncidentRecord = serde_json::from_str(text).unwrap();
@@ -303,8 +356,11 @@ fn help_names_every_key_also_on_a_small_terminal() {
     press(&mut app, "?");
     for (width, height) in [(80, 24), (120, 40)] {
         let help = whole(&mut app, width, height);
-        for (key, _) in crate::top::keys::HELP {
-            assert!(help.contains(key), "{key}: {help}");
+        let columns = super::help::COLUMNS.iter();
+        for (key, what) in crate::top::keys::HELP.iter().chain(columns) {
+            assert!(help.contains(key) && help.contains(what), "{key}: {help}");
         }
     }
+    let small = whole(&mut app, 60, 12);
+    assert!(small.contains("more on a taller terminal"), "{small}");
 }

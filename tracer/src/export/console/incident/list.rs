@@ -28,8 +28,13 @@ const fn column(title: &'static str, align: Align, least: Option<usize>) -> Colu
 }
 
 /// A header and a row each, in the order given. `width`: of the terminal; `None`: nothing is cut.
-pub fn list(incidents: &[Incident], zone: &Zone, width: Option<usize>, bold: bool) -> String {
-    let rows: Vec<[String; 7]> = incidents.iter().map(|one| row(one, zone)).collect();
+pub fn list<'a>(
+    incidents: impl IntoIterator<Item = &'a Incident>,
+    zone: &Zone,
+    width: Option<usize>,
+    bold: bool,
+) -> String {
+    let rows: Vec<[String; 7]> = incidents.into_iter().map(|one| row(one, zone)).collect();
     table(COLUMNS, &rows, width, bold)
 }
 

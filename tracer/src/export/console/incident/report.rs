@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     incident::record::{ChargedCgroup, Evidence, Incident, KernelCounts, KnownBy, Victim},
+    moment::Zone,
     size,
     stacks::told::StackRecord,
 };
@@ -28,11 +29,12 @@ const MOST_COLUMNS: usize = 60;
 /// Narrower than this reads badly whatever is done.
 const NARROWEST: usize = 40;
 
-/// An incident for a person, many lines. `width`: of the terminal, characters; only prose is
+/// An incident for a person, many lines; times are in `zone`, which the first one names. `width`: of the terminal, characters; only prose is
 /// wrapped, paths and numbers are never cut.
-pub fn report(incident: &Incident, colour: bool, width: usize) -> String {
+pub fn report(incident: &Incident, zone: &Zone, colour: bool, width: usize) -> String {
     let mut page = Page {
         text: String::new(),
+        zone: zone.clone(),
         colour,
         width: width.max(NARROWEST),
     };
@@ -51,6 +53,7 @@ pub fn report(incident: &Incident, colour: bool, width: usize) -> String {
 
 struct Page {
     text: String,
+    zone: Zone,
     colour: bool,
     width: usize,
 }
@@ -94,7 +97,8 @@ impl Page {
         self.text.push('\n');
         self.row("incident", &shown(&incident.id));
         self.row("kind", incident.kind.name());
-        self.row("time", &format!("{:.6}", incident.time));
+        let time = self.zone.microseconds(incident.time);
+        self.row("time", &time);
         if let Some(group) = incident.group_kill {
             self.row(
                 "group kill",
@@ -244,7 +248,7 @@ impl Page {
             ("  cgroup", text(&victim.cgroup)),
             ("  leaf cgroup", text(&victim.leaf_cgroup)),
             ("  uid", victim.uid.map(|uid| uid.to_string())),
-            ("  started", victim.started.map(|time| format!("{time:.3}"))),
+            ("  started", victim.started.map(|time| self.zone.bare(time))),
             (
                 "  badness",
                 victim.badness.map(|points| format!("{points} pages")),

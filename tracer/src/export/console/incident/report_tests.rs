@@ -8,7 +8,7 @@ fn incident() -> Incident {
 
 #[test]
 fn the_report_says_what_it_means_first_and_shows_every_section() {
-    let text = report(&incident(), false, 80);
+    let text = report(&incident(), &Zone::utc(), false, 80);
     assert!(text.starts_with("python3 (pid 31001) and 1 other process were killed"));
     for part in [
         "expect OOMKilled",
@@ -32,7 +32,19 @@ fn the_report_says_what_it_means_first_and_shows_every_section() {
         assert!(text.contains(part), "{part}\n{text}");
     }
     assert!(!text.contains('\x1b'));
-    assert!(report(&incident(), true, 80).contains(RED));
+    assert!(report(&incident(), &Zone::utc(), true, 80).contains(RED));
+}
+
+#[test]
+fn all_its_times_are_in_one_zone_that_is_named_once() {
+    let zone = crate::moment::tests::central_europe();
+    let mut incident = incident();
+    incident.victims[0].started = Some("2026-11-21T06:00:00Z".parse().unwrap());
+    let text = report(&incident, &zone, false, 80);
+    assert!(text.contains("2026-11-21T08:42:26.000123+01:00"), "{text}");
+    assert!(text.contains("2026-11-21T07:00:00\n"), "{text}");
+    assert_eq!(text.matches("+01:00").count(), 1, "{text}");
+    assert!(!text.contains("Z\n"), "{text}");
 }
 
 #[test]
@@ -41,7 +53,7 @@ fn many_victims_are_summed_up() {
     let victim = incident.victims[0].clone();
     incident.victims = vec![victim; 50];
     incident.victims_left_out = 7;
-    let text = report(&incident, false, 80);
+    let text = report(&incident, &Zone::utc(), false, 80);
     assert!(text.contains("Victims (57)") && text.contains("… and 47 more"));
     assert!(text.lines().count() < 120);
 }
@@ -60,7 +72,7 @@ fn what_is_unknown_is_left_out_and_never_zero() {
         tid: 7,
         ..Victim::default()
     }];
-    let text = report(&bare, false, 80);
+    let text = report(&bare, &Zone::utc(), false, 80);
     for absent in ["Whose limit", "Trigger", "led up", "counted", " 0B"] {
         assert!(!text.contains(absent), "{absent}\n{text}");
     }
@@ -75,7 +87,7 @@ fn nothing_in_a_tampered_record_reaches_the_terminal() {
         .replace("sidecar", "\\u202e\\n")
         .replace("20261121T074226", "\\r");
     let incident: Incident = serde_json::from_str(&hostile).unwrap();
-    let text = report(&incident, false, 80) + &super::super::line(&incident);
+    let text = report(&incident, &Zone::utc(), false, 80) + &super::super::line(&incident);
     assert!(
         text.chars().all(|c| c == '\n' || !c.is_control()),
         "{text:?}"
@@ -93,7 +105,7 @@ fn numbers_out_of_range_are_no_panic() {
     odd.evidence.usage.reverse();
     odd.evidence.growers[0].grown_bytes = i64::MIN;
     odd.evidence.growers[0].share = Some(f64::NAN);
-    assert!(!report(&odd, false, 0).is_empty());
+    assert!(!report(&odd, &Zone::utc(), false, 0).is_empty());
 }
 
 #[test]
@@ -102,7 +114,7 @@ fn the_code_that_held_the_memory_is_told_after_the_evidence() {
 
     let mut incident = incident();
     incident.evidence.stacks = vec![record(&["leak (app)", "main (app)"]); 5];
-    let text = report(&incident, false, 80);
+    let text = report(&incident, &Zone::utc(), false, 80);
     let (_, code) = text.split_once("Which code held it\n").unwrap();
     assert!(code.starts_with("  61.0M ±6.0M  app(7)"), "{code}");
     assert!(
@@ -114,6 +126,6 @@ fn the_code_that_held_the_memory_is_told_after_the_evidence() {
         stacks: incident.evidence.stacks,
         ..Evidence::default()
     };
-    let text = report(&incident, false, 80);
+    let text = report(&incident, &Zone::utc(), false, 80);
     assert!(text.contains("Which code held it") && !text.contains("What led up to it"));
 }

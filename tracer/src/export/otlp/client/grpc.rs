@@ -60,7 +60,7 @@ pub(in crate::export::otlp) fn channel(target: &Target) -> Result<Channel, Clien
     Ok(endpoint.connect_lazy())
 }
 
-fn failure(status: &tonic::Status, anonymous: bool) -> Failure {
+pub(super) fn failure(status: &tonic::Status, anonymous: bool) -> Failure {
     let retry_after = status
         .get_details_retry_info()
         .and_then(|info| info.retry_delay);

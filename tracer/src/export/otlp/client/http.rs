@@ -6,7 +6,7 @@ use std::io::Write;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use prost::Message;
 
 use super::{ClientError, Failure, SendError, Verdict, printable, retry, tls};
@@ -75,34 +75,41 @@ impl Http {
             .headers(self.headers.clone())
             .body(body);
         let mut response = request.send().await.map_err(|error| unreachable(&error))?;
-        let status = response.status();
-        let retry_after = response
-            .headers()
-            .get(RETRY_AFTER)
-            .and_then(|value| value.to_str().ok());
-        let verdict = retry::http(status.as_u16(), retry_after);
-        let answer = read(&mut response).await;
-        if status.is_success() {
-            // Some backends answer 2xx with an empty or foreign body: the data was taken.
-            return Ok(answer
-                .ok()
-                .and_then(|answer| Response::decode(answer.as_slice()).ok())
-                .unwrap_or_default());
-        }
-        let message = message(response.headers(), &answer.unwrap_or_default());
-        let status_text = status.to_string();
-        let error = match status.as_u16() {
-            404 => SendError::NotServed {
-                status: status_text,
-                message,
-            },
-            _ => SendError::Refused {
-                status: status_text,
-                message,
-            },
-        };
-        Err(Failure { error, verdict })
+        let body = read(&mut response).await.unwrap_or_default();
+        answered(response.status(), response.headers(), &body)
     }
+}
+
+/// What an answer says.
+pub(super) fn answered<Response>(
+    status: StatusCode,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response, Failure>
+where
+    Response: Message + Default,
+{
+    if status.is_success() {
+        // Some backends answer 2xx with an empty or foreign body: the data was taken.
+        return Ok(Response::decode(body).unwrap_or_default());
+    }
+    let retry_after = headers
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok());
+    let verdict = retry::http(status.as_u16(), retry_after);
+    let message = message(headers, body);
+    let status_text = status.to_string();
+    let error = match status.as_u16() {
+        404 => SendError::NotServed {
+            status: status_text,
+            message,
+        },
+        _ => SendError::Refused {
+            status: status_text,
+            message,
+        },
+    };
+    Err(Failure { error, verdict })
 }
 
 /// Why the backend refuses, by its answer; of what is no text only how much it is.

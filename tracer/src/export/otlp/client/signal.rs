@@ -23,7 +23,7 @@ use prost::Message;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
-use crate::export::otlp::metrics::point_count;
+use crate::{export::otlp::metrics::point_count, grpc_answer::Repairing};
 
 /// A signal of OTLP.
 pub trait Signal {
@@ -69,7 +69,7 @@ pub enum Profiles {}
 macro_rules! grpc {
     ($client:ident) => {
         fn service(channel: Channel, encoding: Option<CompressionEncoding>) -> Self::Service {
-            let service = $client::new(channel);
+            let service = $client::new(Repairing(channel));
             match encoding {
                 Some(encoding) => service
                     .send_compressed(encoding)
@@ -98,7 +98,7 @@ impl Split for Metrics {
 impl Signal for Metrics {
     type Request = ExportMetricsServiceRequest;
     type Response = ExportMetricsServiceResponse;
-    type Service = MetricsServiceClient<Channel>;
+    type Service = MetricsServiceClient<Repairing<Channel>>;
 
     fn items(request: &Self::Request) -> u64 {
         point_count(&request.resource_metrics)
@@ -123,7 +123,7 @@ impl Split for Logs {
 impl Signal for Logs {
     type Request = ExportLogsServiceRequest;
     type Response = ExportLogsServiceResponse;
-    type Service = LogsServiceClient<Channel>;
+    type Service = LogsServiceClient<Repairing<Channel>>;
 
     fn items(request: &Self::Request) -> u64 {
         let scopes = request
@@ -145,7 +145,7 @@ impl Signal for Logs {
 impl Signal for Profiles {
     type Request = ExportProfilesServiceRequest;
     type Response = ExportProfilesServiceResponse;
-    type Service = ProfilesServiceClient<Channel>;
+    type Service = ProfilesServiceClient<Repairing<Channel>>;
 
     fn items(request: &Self::Request) -> u64 {
         let scopes = request

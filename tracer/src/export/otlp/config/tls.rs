@@ -14,6 +14,7 @@ use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{ConfigError, Given, OtlpFlags, Signal, Source};
+use crate::redact;
 
 /// Largest file that is read; all authorities of a distribution take 250 KiB.
 const LARGEST: u64 = 4 << 20;
@@ -74,7 +75,7 @@ pub(super) fn resolve(
         return match unused {
             Some((flag, _, _)) => Err(ConfigError::PlainText {
                 name: (*flag).to_owned(),
-                endpoint: endpoint.to_string(),
+                endpoint: redact::url(&endpoint.to_string()),
             }),
             None => Ok(None),
         };

@@ -149,12 +149,24 @@ pub(super) fn milliseconds(
     let Some(given) = given else {
         return Ok(default);
     };
-    match given.value.parse::<u64>() {
-        Ok(number) if number > 0 => Ok(Duration::from_millis(number)),
-        _ => Err(ConfigError::Milliseconds {
+    match above_zero(&given.value) {
+        Some(number) => Ok(Duration::from_millis(number)),
+        None => Err(ConfigError::Milliseconds {
             name: given.name,
             value: given.value,
             example: u64::try_from(default.as_millis()).unwrap_or(u64::MAX),
         }),
+    }
+}
+
+fn above_zero(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number| *number > 0)
+}
+
+/// Checks a flag by itself, also where nothing is sent.
+pub(super) fn flag_of_milliseconds(text: &str) -> Result<String, String> {
+    match above_zero(text.trim()) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("write a whole number of milliseconds above 0".to_owned()),
     }
 }

@@ -27,7 +27,7 @@ const CHUNK_BYTES: usize = 1_000_000;
 
 /// Log records, cumulative but for those that wait.
 #[derive(Default)]
-pub(super) struct EventCounters {
+pub struct EventCounters {
     pub(super) exported: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) rejected: AtomicU64,

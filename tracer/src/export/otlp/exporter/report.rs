@@ -8,11 +8,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::export::otlp::client::{Delivery, SendError};
+use crate::redact;
 
 /// Between two lines on whether a backend works.
 const PACE: Duration = Duration::from_secs(60);
 
 pub(super) struct Report {
+    /// Without secrets.
     endpoint: String,
     /// What is sent, in words.
     what: &'static str,
@@ -21,9 +23,9 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new(endpoint: String, what: &'static str) -> Self {
+    pub(super) fn new(endpoint: &http::Uri, what: &'static str) -> Self {
         Report {
-            endpoint,
+            endpoint: redact::url(&endpoint.to_string()),
             what,
             pace: Arc::default(),
             warned_partial: false,
@@ -192,6 +194,13 @@ mod tests {
     fn told(pace: &mut Pace, at: Instant, state: State) -> Option<Line> {
         pace.change(state);
         pace.line(at)
+    }
+
+    #[test]
+    fn a_backend_is_named_without_its_token() {
+        let endpoint = http::Uri::from_static("https://backend/v1/metrics?token=secret");
+        let report = Report::new(&endpoint, "events");
+        assert_eq!(report.endpoint, "https://backend/v1/metrics?***");
     }
 
     #[test]

@@ -24,19 +24,19 @@ use disk::Disk;
 
 /// What may wait.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub struct Limits {
     /// Chunks in memory; the memory they may hold.
-    pub(super) memory_chunks: usize,
-    pub(super) memory_bytes: usize,
+    pub memory_chunks: usize,
+    pub memory_bytes: usize,
     /// Chunks on disk; an entry in memory knows where each is.
-    pub(super) disk_chunks: usize,
+    pub disk_chunks: usize,
     /// Of all segments together.
-    pub(super) disk_bytes: u64,
+    pub disk_bytes: u64,
     /// A segment that is longer gets no more.
-    pub(super) segment_bytes: u64,
+    pub segment_bytes: u64,
 }
 
-pub(super) const LIMITS: Limits = Limits {
+pub const LIMITS: Limits = Limits {
     memory_chunks: 1024,
     memory_bytes: 16 << 20,
     disk_chunks: 65_536,
@@ -63,7 +63,7 @@ struct Chunk {
     place: Place,
 }
 
-pub(super) struct Spool {
+pub struct Spool {
     limits: Limits,
     chunks: VecDeque<Chunk>,
     /// The first of them, which are being sent.
@@ -83,18 +83,14 @@ pub(super) struct Spool {
 }
 
 /// What is to be sent in one request.
-pub(super) struct Batch {
+pub struct Batch {
     /// Encoded requests, one behind the other: protobuf merges them.
-    pub(super) body: Vec<u8>,
-    pub(super) records: u64,
+    pub body: Vec<u8>,
+    pub records: u64,
 }
 
 impl Spool {
-    pub(super) fn new(
-        state_dir: Option<PathBuf>,
-        limits: Limits,
-        counters: Arc<EventCounters>,
-    ) -> Self {
+    pub fn new(state_dir: Option<PathBuf>, limits: Limits, counters: Arc<EventCounters>) -> Self {
         Spool {
             limits,
             chunks: VecDeque::new(),
@@ -111,7 +107,7 @@ impl Spool {
     }
 
     /// Opens the disk if it is not open and takes in what an earlier agent left there.
-    pub(super) fn open(&mut self) {
+    pub fn open(&mut self) {
         let Some(state_dir) = &self.state_dir else {
             return;
         };
@@ -142,7 +138,7 @@ impl Spool {
     }
 
     /// Adds a chunk behind all others. What has no room goes, oldest first, and is counted.
-    pub(super) fn add(&mut self, body: Vec<u8>, records: u32) {
+    pub fn add(&mut self, body: Vec<u8>, records: u32) {
         self.open();
         let place = match self.disk.as_mut().map(|disk| disk.append(&body, records)) {
             Some(Ok(location)) => Place::Disk(location),
@@ -160,7 +156,7 @@ impl Spool {
     }
 
     /// The oldest chunks, read back. They are under way until `settle` or `release`.
-    pub(super) fn take(&mut self) -> Option<Batch> {
+    pub fn take(&mut self) -> Option<Batch> {
         self.open();
         self.under_way = 0;
         let mut batch = Batch {
@@ -196,27 +192,27 @@ impl Spool {
     }
 
     /// What is under way is done with, taken by the backend or given up.
-    pub(super) fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for _ in 0..std::mem::take(&mut self.under_way) {
             self.forget(0);
         }
     }
 
     /// What is under way is to be sent again.
-    pub(super) fn release(&mut self) {
+    pub fn release(&mut self) {
         self.under_way = 0;
         self.trim();
     }
 
     /// Makes what waits survive a crash of the machine.
-    pub(super) fn sync(&mut self) {
+    pub fn sync(&mut self) {
         if let Some(Err(error)) = self.disk.as_mut().map(Disk::sync) {
             self.fails(&error);
         }
     }
 
     /// Records that wait in memory, and on disk.
-    pub(super) fn waiting(&self) -> (u64, u64) {
+    pub fn waiting(&self) -> (u64, u64) {
         let mut waiting = (0, 0);
         for chunk in &self.chunks {
             let records = u64::from(chunk.records);

@@ -176,10 +176,9 @@ pub(super) fn metrics(
     if let Some(totals) = &cgroup.reclaim {
         reclaim(&mut metrics, own, totals);
     }
-    if let Some(totals) = &cgroup.lifecycle {
-        metrics.counter(&EXITS, own, Some(Value::Count(totals.exits)));
-        metrics.counter(&EXECS, own, Some(Value::Count(totals.execs)));
-    }
+    let exits = cgroup.exits.map(|exits| exits.processes);
+    metrics.counter(&EXITS, own, exits.map(Value::Count));
+    metrics.counter(&EXECS, own, cgroup.execs.map(Value::Count));
     let kills = cgroup.oom_kills.iter().flatten();
     metrics.counter_by_all(&OOM_KILLS, own, kills.map(oom_kills));
     if let Some(container) = cgroup.container.as_ref().filter(|_| !cgroup.removed) {

@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::metrics::v1::{
 use super::{point_count, resource_metrics};
 use crate::export::otlp::resource::{HostInfo, ResourceContext, SCHEMA_URL};
 use crate::model::snapshot::{
-    CgroupSnapshot, EffectiveLimit, HeapTotals, HostReading, LifecycleTotals, Limit, MemoryReading,
+    CgroupSnapshot, EffectiveLimit, ExitTotals, HeapTotals, HostReading, Limit, MemoryReading,
     OomKillCount, Pressure, Rates, ReclaimTotals, STALL_BUCKETS, SelfReading, Snapshot,
 };
 
@@ -51,7 +51,8 @@ fn bare(path: &str, since: u64) -> CgroupSnapshot {
         effective_limit: None,
         heap: None,
         reclaim: None,
-        lifecycle: None,
+        execs: None,
+        exits: None,
         oom_kills: None,
         rates: Rates::default(),
         leak: None,
@@ -91,7 +92,8 @@ fn full(path: &str, since: u64) -> CgroupSnapshot {
             reclaimed_pages: 3,
             stall_histogram,
         }),
-        lifecycle: Some(LifecycleTotals::default()),
+        execs: Some(0),
+        exits: Some(ExitTotals::default()),
         ..bare(path, since)
     }
 }

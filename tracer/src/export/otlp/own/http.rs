@@ -43,10 +43,13 @@ async fn exchange(
     client: &reqwest::Client,
     request: reqwest::Request,
 ) -> Result<Response<Bytes>, reqwest::Error> {
-    let mut answer = client.execute(request).await?;
+    // The SDK tells errors, and the URL may have a token.
+    let sent = client.execute(request).await;
+    let mut answer = sent.map_err(reqwest::Error::without_url)?;
     let mut response = Response::new(Bytes::new());
     *response.status_mut() = answer.status();
     *response.headers_mut() = std::mem::take(answer.headers_mut());
-    *response.body_mut() = Bytes::from(client::read_answer(&mut answer).await?);
+    let body = client::read_answer(&mut answer).await;
+    *response.body_mut() = Bytes::from(body.map_err(reqwest::Error::without_url)?);
     Ok(response)
 }

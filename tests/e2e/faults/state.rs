@@ -1,0 +1,190 @@
+//! A state directory that is damaged, fills up, or goes while an agent runs.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use memtrace_tests::agent::{Agent, of_type, run, text};
+use memtrace_tests::cgroup::Cgroup;
+use memtrace_tests::incident::of_victim;
+use memtrace_tests::machine::{MIB, poll};
+use memtrace_tests::workload::Workload;
+use nix::mount::{MsFlags, mount, umount};
+
+use crate::oom::run_into_limit;
+
+/// Kills a process; gives the id of the incident that the agent told.
+fn incident(agent: &Agent) -> Result<String> {
+    let cgroup = Cgroup::new("state")?;
+    let pid = run_into_limit(&cgroup, b"mt-state")?;
+    let line = of_victim(agent, pid)?;
+    Ok(line["id"].as_str().context("no id")?.to_owned())
+}
+
+fn is_stored(state: &Path, id: &str) -> Result<bool> {
+    let state = state.to_str().context("no text")?;
+    Ok(text(&run(&["incidents", "--json", "--state-dir", state])?)?.contains(id))
+}
+
+fn wait_stored(state: &Path, id: &str) -> Result<()> {
+    poll("the incident on disk", Duration::from_secs(10), || {
+        Ok(is_stored(state, id)?.then_some(()))
+    })
+}
+
+fn files(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            files(&path, found)?;
+        } else {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+/// Has state of every kind: an incident, growth that is judged, a history.
+fn filled(state: &Path) -> Result<()> {
+    let path = state.to_str().context("no text")?;
+    let agent = Agent::start(&[
+        "--state-dir",
+        path,
+        "--interval",
+        "200ms",
+        "--time-scale",
+        "120",
+    ])?;
+    let cgroup = Cgroup::new("state-growth")?;
+    cgroup.limit(256 * MIB)?;
+    let rate = (2 * MIB).to_string();
+    let leak = ["leak", "--calm-ms", "0", "--bytes-per-second", &rate];
+    let workload = Workload::start(&cgroup, &leak)?;
+    incident(&agent)?;
+    agent.wait_intervals(20)?;
+    workload.success()?;
+    agent.stop().map(drop)
+}
+
+#[test]
+fn state_that_is_damaged_in_any_way_costs_itself_and_no_new_incident() -> Result<()> {
+    type Damage = fn(&Path) -> std::io::Result<()>;
+    let ways: [(&str, Damage); 5] = [
+        ("noise", |path| {
+            let mut bytes = fs::read(path)?;
+            for (index, byte) in bytes.iter_mut().enumerate() {
+                *byte ^= (index as u8).wrapping_mul(31) | 1;
+            }
+            fs::write(path, bytes)
+        }),
+        ("nothing", |path| fs::write(path, b"")),
+        ("a half", |path| {
+            let bytes = fs::read(path)?;
+            fs::write(path, &bytes[..bytes.len() / 2])
+        }),
+        ("a directory", |path| {
+            fs::remove_file(path)?;
+            fs::create_dir(path)
+        }),
+        ("a link", |path| {
+            fs::remove_file(path)?;
+            symlink("/dev/zero", path)
+        }),
+    ];
+    let source = tempfile::tempdir()?;
+    filled(source.path())?;
+    let mut kinds = Vec::new();
+    files(source.path(), &mut kinds)?;
+    ensure!(kinds.len() > 3, "{kinds:?}");
+    for (way, damage) in ways {
+        let directory = tempfile::tempdir()?;
+        let state = directory.path();
+        copy(source.path(), state)?;
+        let mut damaged = Vec::new();
+        files(state, &mut damaged)?;
+        for path in &damaged {
+            // Who holds the directory is told by a lock, not by what the file says.
+            if path.file_name().is_some_and(|name| name == "lock") && path.extension().is_none() {
+                continue;
+            }
+            damage(path).with_context(|| format!("{way}: {}", path.display()))?;
+        }
+        let path = state.to_str().context("no text")?;
+        let agent = Agent::start(&["--state-dir", path]).with_context(|| way.to_owned())?;
+        let id = incident(&agent)?;
+        wait_stored(state, &id).with_context(|| way.to_owned())?;
+        agent.wait_intervals(1)?;
+        let own = agent.last(of_type("self")).context("no self line")?;
+        let damaged = |store: &str| own["lost"][format!("{store}_store_damaged")].as_u64();
+        if way != "a link" {
+            let told = damaged("growth") > Some(0) || damaged("timeline") > Some(0);
+            ensure!(told, "{way}: {own}");
+        }
+        agent.stop().with_context(|| way.to_owned())?;
+        ensure!(is_stored(state, &id)?, "{way}");
+    }
+    Ok(())
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            fs::create_dir(&target)?;
+            copy(&entry.path(), &target)?;
+        } else {
+            fs::copy(entry.path(), target)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_disk_that_fills_up_and_has_room_again_keeps_what_comes_then() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let state = directory.path();
+    let flags = MsFlags::empty();
+    mount(Some("tmpfs"), state, Some("tmpfs"), flags, Some("size=4m"))?;
+    let result = fills_up(state);
+    umount(state)?;
+    result
+}
+
+fn fills_up(state: &Path) -> Result<()> {
+    let agent = Agent::start(&["--state-dir", state.to_str().context("no text")?])?;
+    let before = incident(&agent)?;
+    wait_stored(state, &before)?;
+    let filler = state.join("filler");
+    // As much as there is room for.
+    let _ = fs::write(&filler, vec![0; 8 << 20]);
+    let during: Vec<String> = (0..6).map(|_| incident(&agent)).collect::<Result<_>>()?;
+    agent.wait_for("the counter", Duration::from_secs(15), |line| {
+        of_type("self")(line) && line["lost"]["incident_store_failed"].as_u64() > Some(0)
+    })?;
+    ensure!(is_stored(state, &before)?, "what was there is gone");
+    fs::remove_file(filler)?;
+    let after = incident(&agent)?;
+    wait_stored(state, &after)?;
+    ensure!(is_stored(state, &before)?, "what was there is gone");
+    let lost = during.iter().map(|id| is_stored(state, id));
+    let lost = lost.collect::<Result<Vec<bool>>>()?;
+    ensure!(lost.contains(&false), "there was room");
+    agent.stop().map(drop)
+}
+
+#[test]
+fn a_directory_that_is_removed_under_an_agent_costs_what_was_in_it() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let state = directory.path().join("state");
+    let agent = Agent::start(&["--state-dir", state.to_str().context("no text")?])?;
+    let before = incident(&agent)?;
+    wait_stored(&state, &before)?;
+    fs::remove_dir_all(&state)?;
+    let after = incident(&agent)?;
+    wait_stored(&state, &after)?;
+    ensure!(!is_stored(&state, &before)?, "it was removed");
+    agent.stop().map(drop)
+}
