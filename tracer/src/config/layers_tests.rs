@@ -216,7 +216,11 @@ fn secrets_are_not_shown_wherever_they_come_from() {
         layers(&[], "", &[(HEADERS, "a=hunter2")]),
         layers(&["--otlp-headers", "a=hunter2"], "", &[]),
         layers(&["--otlp-endpoint", "https://h/?token=hunter2"], "", &[]),
-        layers(&[], "otlp_endpoint = \"http://h:4317/?token=hunter2\"\n", &[]),
+        layers(
+            &[],
+            "otlp_endpoint = \"http://h:4317/?token=hunter2\"\n",
+            &[],
+        ),
     ] {
         let (text, json) = shown(&layers);
         assert!(!text.contains("hunter2") && text.contains("***"), "{text}");

@@ -168,3 +168,35 @@ fn maps(pid: u32) -> u64 {
         .filter_map(|text| bytes(&text))
         .sum()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_tool_counts_with_its_children_and_one_that_ended_is_an_error() -> Result<()> {
+        let mut shell = Command::new("sh")
+            .args(["-c", "sleep 100 & echo here; wait"])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        if let Some(output) = shell.stdout.take() {
+            std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line)?;
+        }
+        let mut meter = Meter::begin(shell.id())?;
+        meter.look()?;
+        let cost = meter.cost();
+        assert_eq!(cost.processes, 2);
+        assert!(cost.median_rss_bytes >= cost.median_pss_bytes);
+        assert!(cost.median_pss_bytes >= cost.median_anon_bytes && cost.median_anon_bytes > 0);
+        for pid in family(shell.id())? {
+            // SAFETY: takes plain numbers; the processes are this test's own.
+            unsafe { libc::kill(pid as i32, libc::SIGKILL) };
+        }
+        shell.wait()?;
+        assert!(meter.look().is_err());
+        Ok(())
+    }
+}

@@ -34,3 +34,37 @@ pub fn get(port: u16, path: &str) -> Result<String> {
     }
     Ok(body.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufRead;
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    fn answer(words: &'static str) -> Result<String> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        let server = thread::spawn(move || -> std::io::Result<()> {
+            let (mut stream, _) = listener.accept()?;
+            let mut reader = std::io::BufReader::new(stream.try_clone()?);
+            let mut line = String::new();
+            while reader.read_line(&mut line)? > 2 {
+                line.clear();
+            }
+            stream.write_all(words.as_bytes())
+        });
+        let got = get(port, "/metrics");
+        server.join().expect("the server panicked")?;
+        got
+    }
+
+    #[test]
+    fn only_a_200_has_a_body() -> Result<()> {
+        assert_eq!(answer("HTTP/1.0 200 OK\r\nA: b\r\n\r\nx 1\n")?, "x 1\n");
+        assert!(answer("HTTP/1.0 503 Busy\r\n\r\nx 1\n").is_err());
+        assert!(answer("").is_err());
+        Ok(())
+    }
+}
