@@ -108,6 +108,31 @@ impl Running {
         Ok(self)
     }
 
+    /// Until it has a BPF program: for one that keeps its first words in a buffer.
+    pub fn wait_for_programs(mut self) -> Result<Self> {
+        let begun = Instant::now();
+        let directory = format!("/proc/{}/fdinfo", self.child.id());
+        let has_program = || {
+            let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
+            let mut texts = entries.map(|entry| fs::read_to_string(entry.path()));
+            texts.any(|text| text.is_ok_and(|text| text.contains("prog_type:")))
+        };
+        while !has_program() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!(
+                    "{} ended at once ({status}): {}",
+                    self.name,
+                    self.text()?.trim()
+                );
+            }
+            if begun.elapsed() > START_PATIENCE {
+                bail!("{} loaded no BPF program", self.name);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(self)
+    }
+
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

@@ -16,25 +16,21 @@ pub struct Exitsnoop(Running);
 pub struct Oomkill(Running);
 
 pub fn exitsnoop(around: &Surroundings) -> Result<Option<Box<dyn Rival>>> {
-    let running = start(around, "exitsnoop", "PCOMM")?;
+    let running = start(around, "exitsnoop")?;
     Ok(running.map(|running| Box::new(Exitsnoop(running)) as Box<dyn Rival>))
 }
 
 pub fn oomkill(around: &Surroundings) -> Result<Option<Box<dyn Rival>>> {
-    let running = start(around, "oomkill", "Tracing OOM kills")?;
+    let running = start(around, "oomkill")?;
     Ok(running.map(|running| Box::new(Oomkill(running)) as Box<dyn Rival>))
 }
 
-fn start(
-    around: &Surroundings,
-    program: &'static str,
-    first_words: &str,
-) -> Result<Option<Running>> {
+fn start(around: &Surroundings, program: &'static str) -> Result<Option<Running>> {
     let Some(path) = around.program(program) else {
         return Ok(None);
     };
     let running = Running::start(around.command(&path), program, &around.scratch)?;
-    running.wait_for(first_words).map(Some)
+    running.wait_for_programs().map(Some)
 }
 
 impl Rival for Exitsnoop {
