@@ -80,7 +80,7 @@ fn load(page: &mut String, truth: &Truth) -> Result<()> {
     };
     writeln!(
         page,
-        "The load, {:.0} min: {} OOM kills ({}); {} processes that touch 1 to 8 MiB and end, half of them in\n\
+        "The load, {:.0} min: {} OOM kills\n({});\n{} processes that touch 1 to 8 MiB and end, half of them in\n\
          cgroups of their own (life with start: median {} ms, nine in ten below {} ms); a leak of {:.1} MiB a minute \
          below a limit\nof {:.0} MiB; {} cgroups that fill and do not leak. The kernel counted {} OOM kills on the \
          machine meanwhile.\n",
@@ -226,7 +226,8 @@ fn costs(page: &mut String, run: &Run) -> Result<()> {
         "\nOf the tool and all its children while the load ran, from /proc; memory is the median of a look every 5 s. \
          RSS counts a page\nin each process that has it, PSS shares it among them; what is not anonymous are pages of files, \
          which the kernel takes back when\nit needs memory. Starting up is not in it, nor what hooks take in the \
-         traced programs.\n"
+         traced programs. memtrace\nmaps the unwind tables of the programs that it samples and keeps their call paths: the more and \
+         the larger programs run\nmeanwhile, the more; what it takes on a quiet host is in [benchmarks.md](benchmarks.md).\n"
     )?;
     Ok(())
 }
@@ -246,7 +247,7 @@ fn behind(page: &mut String, run: &Run) -> Result<()> {
         if !less.is_empty() {
             writeln!(
                 page,
-                "**memtrace loses** on {what} ({own:.2} {unit}) to {}.\n",
+                "- **memtrace loses** on {what} ({own:.2} {unit}) to {}.",
                 less.join(", ")
             )?;
         }
