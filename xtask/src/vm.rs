@@ -122,6 +122,17 @@ impl Args {
         }
     }
 
+    /// Runs a command on one kernel, with these programs and nothing else of this checkout.
+    pub fn shell(kernel: &str, command: &str, include: Vec<PathBuf>) -> Result<Self> {
+        Ok(Self {
+            kernel: vec![kernel.parse().map_err(anyhow::Error::msg)?],
+            shell_command: Some(command.to_owned()),
+            include,
+            bare: true,
+            ..Self::default()
+        })
+    }
+
     /// Runs the test that takes all memory of a machine.
     pub fn little_memory() -> Self {
         Self {
