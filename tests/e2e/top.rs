@@ -191,10 +191,10 @@ fn top_ends_quietly_when_its_terminal_is_gone() -> Result<()> {
     let socket = terminal.directory.path().join("api").join("agent.sock");
     let agent = agent(&socket)?;
     let status = place.path().join("status");
-    // The shell outlives its terminal, to tell how top ended.
+    // This shell outlives its terminal, to tell how top ended.
     terminal.press(&[
         &format!(
-            "trap '' HUP; {} top --socket {}; echo $? > {}",
+            "sh -c \"trap '' HUP; {} top --socket {}; echo \\$? > {}\"",
             machine::memtrace()?.display(),
             socket.display(),
             status.display()

@@ -308,7 +308,7 @@ mod tests {
     fn what_a_backend_says_cannot_turn_the_line_around() {
         assert_eq!(
             printable("a\u{202e}b\n\u{200b}c\x1b[2J"),
-            "a\u{fffd}b \u{fffd}c [2J"
+            r"a\xe2\x80\xaeb \xe2\x80\x8bc [2J"
         );
     }
 
