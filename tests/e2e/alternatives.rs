@@ -12,7 +12,7 @@ use memtrace_tests::agent::{self, Agent, about, number, of_type};
 use memtrace_tests::calls::Sums;
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::kernel_log::KernelLog;
-use memtrace_tests::machine::PAGE;
+use memtrace_tests::machine::{self, PAGE};
 use memtrace_tests::matrix;
 use memtrace_tests::verifier::{self, Load};
 use memtrace_tests::workload::Workload;
@@ -50,6 +50,10 @@ fn every_alternative_of_every_probe_loads_and_tells_the_truth() -> Result<()> {
 
 #[test]
 fn every_alternative_with_the_reads_of_old_kernels_loads_and_tells_the_truth() -> Result<()> {
+    if machine::kernel_before(5, 11) {
+        machine::skip("these are its usual reads");
+        return Ok(());
+    }
     each_alternative("by helper", &["direct_reads"])
 }
 
@@ -84,8 +88,7 @@ fn each_alternative(reads: &str, always_skipped: &[&str]) -> Result<()> {
         }
         let agent = Agent::start(&arguments(&skipped))?;
         assert_eq!(attached(&agent)?, expected, "round {round}");
-        tells_the_truth(&agent, &expected, by_number)
-            .with_context(|| format!("with {expected:?}"))?;
+        tells_the_truth(&agent, &hooks, by_number).with_context(|| format!("with {expected:?}"))?;
         agent.stop()?;
         for (probe, hook) in hooks {
             used.entry(probe).or_default().push(hook);
@@ -151,16 +154,24 @@ fn attached(agent: &Agent) -> Result<Hooks> {
     Ok(attached.collect())
 }
 
-fn tells_the_truth(agent: &Agent, hooks: &Hooks, victim_by_number: bool) -> Result<()> {
-    calls_are_counted(agent, hooks)?;
-    faults_are_seen(agent, hooks)?;
-    a_kill_is_told(agent, hooks, victim_by_number)
+/// Makes the events of the hooks that were not in use before.
+fn tells_the_truth(agent: &Agent, fresh: &Hooks, victim_by_number: bool) -> Result<()> {
+    let any = |family: &str| fresh.keys().any(|probe| probe.starts_with(family));
+    if any("heap.") {
+        calls_are_counted(agent)?;
+    }
+    if any("fault.") || any("lifecycle.") {
+        faults_are_seen(agent, fresh.get("fault.user"))?;
+    }
+    if any("oom.") || any("reclaim.") {
+        let mark = attached(agent)?.remove("oom.mark_victim");
+        let mark = mark.context("no hook on the mark")?;
+        a_kill_is_told(agent, mark != MARK_TRACEPOINT || !victim_by_number)?;
+    }
+    Ok(())
 }
 
-fn calls_are_counted(agent: &Agent, hooks: &Hooks) -> Result<()> {
-    if !hooks.contains_key("heap.mmap") {
-        return Ok(());
-    }
+fn calls_are_counted(agent: &Agent) -> Result<()> {
     let cgroup = Cgroup::new("alternative-heap")?;
     let id = cgroup.id()?;
     let totals = || {
@@ -183,7 +194,7 @@ fn calls_are_counted(agent: &Agent, hooks: &Hooks) -> Result<()> {
 }
 
 /// Faults, and the ends of processes.
-fn faults_are_seen(agent: &Agent, hooks: &Hooks) -> Result<()> {
+fn faults_are_seen(agent: &Agent, hook: Option<&String>) -> Result<()> {
     let cgroup = Cgroup::new("alternative-fault")?;
     let id = cgroup.id()?;
     agent.wait_intervals(1)?;
@@ -204,7 +215,7 @@ fn faults_are_seen(agent: &Agent, hooks: &Hooks) -> Result<()> {
         "wait4 counted {}: {line}",
         end.faults()
     );
-    let Some(hook) = hooks.get("fault.user") else {
+    let Some(hook) = hook else {
         return Ok(());
     };
     agent.wait_intervals(1)?;
@@ -237,18 +248,14 @@ fn faults_seen(agent: &Agent) -> Result<Option<u64>> {
 }
 
 /// An OOM kill against the kernel log, and the stall before it.
-fn a_kill_is_told(agent: &Agent, hooks: &Hooks, victim_by_number: bool) -> Result<()> {
+fn a_kill_is_told(agent: &Agent, has_task: bool) -> Result<()> {
     let cgroup = Cgroup::new("alternative-oom")?;
     let mut log = KernelLog::open()?;
     let pid = run_into_limit(&cgroup, b"mt-alternative")?;
     let kernel = log.kill_of(pid)?;
-    let mark = hooks
-        .get("oom.mark_victim")
-        .context("no hook on the mark")?;
     let line = agent.wait_for("the oom_kill line", Duration::from_secs(15), |line| {
         of_type("oom_kill")(line) && line["victim_tid"] == pid
     })?;
-    let has_task = mark != MARK_TRACEPOINT || !victim_by_number;
     let told = |field: &str, kernel: Value| match has_task {
         true => matrix::assert_right(field, &line[field], kernel, &line),
         false => matrix::assert_absent(field, &line[field], &line),
