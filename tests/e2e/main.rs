@@ -3,6 +3,7 @@
 //! `MEMTRACE_BIN` and `MEMTRACE_WORKLOAD` name the programs; `MEMTRACE_VM=1` says that there is
 //! only busybox beside them.
 
+mod alternatives;
 mod analyze;
 mod api;
 mod cli;

@@ -54,7 +54,8 @@ fn a_process_that_runs_into_its_limit_stalls_in_reclaim_before_it_is_killed() ->
     agent.stop().map(drop)
 }
 
-fn stalled(agent: &Agent, id: u64) -> Result<Value> {
+/// A line of the cgroup that tells of a stall.
+pub fn stalled(agent: &Agent, id: u64) -> Result<Value> {
     agent.wait_for("a stall in reclaim", Duration::from_secs(15), |line| {
         about("cgroup", id)(line)
             && line["reclaim_count"].as_u64() > Some(0)

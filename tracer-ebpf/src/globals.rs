@@ -106,6 +106,9 @@ globals! {
     OFF_REGS_IP: u32 = ABSENT;
     OFF_REGS_SP: u32 = ABSENT;
     OFF_REGS_BP: u32 = ABSENT;
-    /// Where a system call leaves its result in `struct pt_regs`.
+    OFF_REGS_LR: u32 = ABSENT;
+    /// First argument of a function of the kernel in `struct pt_regs`.
+    OFF_REGS_FUNCTION_ARG0: u32 = ABSENT;
+    /// Where a system call or a function leaves its result in `struct pt_regs`.
     OFF_REGS_RET: u32 = ABSENT;
 }

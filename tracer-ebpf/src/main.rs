@@ -17,6 +17,7 @@ mod counters;
 mod globals;
 mod maps;
 mod probes;
+mod registers;
 mod task;
 
 #[unsafe(no_mangle)]

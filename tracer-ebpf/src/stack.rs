@@ -37,6 +37,8 @@ pub struct StackHead {
     pub ip: u64,
     pub sp: u64,
     pub bp: u64,
+    /// Where a function without a frame of its own returns to; 0 where the stack says so (x86-64).
+    pub lr: u64,
     /// `start_boottime` of the process's first thread; 0 if unknown.
     pub process_start_ns: u64,
     pub stack_len: u32,
@@ -84,7 +86,7 @@ pub const fn lot(seed: u64, process: u64, page: u64) -> u64 {
 }
 
 const _: () = {
-    assert!(size_of::<StackHead>() == 104 + COMM_LEN);
+    assert!(size_of::<StackHead>() == 112 + COMM_LEN);
     assert!(size_of::<StackControl>() == 24);
 };
 

@@ -1,8 +1,11 @@
 //! The command line: what can be asked of memtrace, checked before anything runs.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::LazyLock, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser},
+};
 use globset::GlobMatcher;
 
 use crate::{
@@ -343,12 +346,12 @@ pub struct KernelArgs {
     #[arg(long, default_value = "16MiB", value_name = "SIZE", value_parser = size)]
     pub exit_min_rss: u64,
 
-    /// Never use this kind of hook; may be repeated
+    /// Never use this kind of hook, or this one hook as `doctor` names it; may be repeated
     #[arg(
         long,
         value_name = "KIND",
         value_delimiter = ',',
-        value_parser = PossibleValuesParser::new(HOOK_KINDS)
+        value_parser = PossibleValuesParser::new(hooks())
     )]
     pub skip_hook: Vec<String>,
 
@@ -386,6 +389,15 @@ impl KernelArgs {
             skipped_hooks: self.skip_hook.clone(),
         }
     }
+}
+
+/// Kinds; hidden behind them every single hook, and what makes a new kernel read like an old one.
+fn hooks() -> impl Iterator<Item = PossibleValue> {
+    static HOOKS: LazyLock<BTreeSet<String>> = LazyLock::new(crate::loader::hooks);
+    let hooks = HOOKS.iter().map(String::as_str);
+    let hidden = hooks.chain([crate::loader::DIRECT_READS]);
+    let hidden = hidden.map(|name| PossibleValue::new(name).hide(true));
+    HOOK_KINDS.map(PossibleValue::new).into_iter().chain(hidden)
 }
 
 /// `500ms`, `5s`, `1m`, `2h`, `1d`.

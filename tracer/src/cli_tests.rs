@@ -83,7 +83,7 @@ fn values_that_would_do_nothing_are_refused_with_those_that_do() {
         "memtrace",
         "run",
         "--skip-hook",
-        "fexit,kprobe",
+        "fexit,kprobe/oom_kill_process",
         "--listen",
         "[::1]:1",
     ];

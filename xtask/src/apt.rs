@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 
 use crate::process::{self, progress};
 
+const AMD64: &str = "amd64";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// Package tools that see one suite only.
@@ -24,7 +25,16 @@ pub struct Suite {
 impl Suite {
     /// Downloads the package lists of a suite; `directory` is emptied and belongs to it.
     pub fn open(name: &str, directory: &Path) -> Result<Self> {
-        let mirror = mirror::debian()?;
+        Self::open_from(&mirror::debian()?, name, AMD64, directory)
+    }
+
+    /// The same of Debian's security archive, with the packages of another architecture.
+    pub fn open_security(name: &str, architecture: &str, directory: &Path) -> Result<Self> {
+        let mirror = format!("{}-security", mirror::debian()?);
+        Self::open_from(&mirror, name, architecture, directory)
+    }
+
+    fn open_from(mirror: &str, name: &str, architecture: &str, directory: &Path) -> Result<Self> {
         progress(format!("downloading from Debian {name} at {mirror}"));
         remove(directory)?;
         for child in ["lists/partial", "cache/archives/partial"] {
@@ -33,9 +43,9 @@ impl Suite {
                 .with_context(|| format!("cannot create {}", path.display()))?;
         }
         let sources = directory.join("sources.list");
-        fs::write(&sources, source(&mirror, name))
+        fs::write(&sources, source(mirror, name, architecture))
             .with_context(|| format!("cannot write {}", sources.display()))?;
-        let options = [
+        let mut options = vec![
             format!("Dir::Etc::sourcelist={}", sources.display()),
             "Dir::Etc::sourceparts=-".to_owned(),
             format!("Dir::State::lists={}", directory.join("lists").display()),
@@ -44,9 +54,15 @@ impl Suite {
             // The user that apt drops to may not be able to enter the checkout.
             "APT::Sandbox::User=root".to_owned(),
         ];
+        if architecture != AMD64 {
+            options.push(format!("APT::Architecture={architecture}"));
+            options.push(format!("APT::Architectures::={architecture}"));
+            // What is installed here is of no matter to the packages of another architecture.
+            options.push("Dir::State::status=/dev/null".to_owned());
+        }
         let suite = Self {
             directory: directory.to_owned(),
-            options: options.into(),
+            options,
         };
         process::quiet(suite.command("apt-get").args(["-q", "update"]))?;
         Ok(suite)
@@ -86,8 +102,8 @@ impl Suite {
     }
 }
 
-fn source(mirror: &str, suite: &str) -> String {
-    format!("deb [arch=amd64 signed-by={KEYRING}] {mirror} {suite} main\n")
+fn source(mirror: &str, suite: &str, architecture: &str) -> String {
+    format!("deb [arch={architecture} signed-by={KEYRING}] {mirror} {suite} main\n")
 }
 
 fn debs(directory: &Path) -> Result<Vec<PathBuf>> {
@@ -116,7 +132,7 @@ mod tests {
     #[test]
     fn a_source_is_one_suite_of_one_mirror_with_debians_keys() {
         assert_eq!(
-            source("http://mirror.example/debian", "trixie"),
+            source("http://mirror.example/debian", "trixie", AMD64),
             "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] \
              http://mirror.example/debian trixie main\n"
         );

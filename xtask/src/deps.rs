@@ -26,9 +26,11 @@ pub enum Purpose {
     Terminal,
     /// Compiling C++: what links the BPF object, and the fuzzer.
     Compiler,
+    /// Compiling for arm64.
+    Cross,
 }
 
-use Purpose::{Backend, Bpf, Compiler, Containers, Deploy, Oracle, Terminal, Vm};
+use Purpose::{Backend, Bpf, Compiler, Containers, Cross, Deploy, Oracle, Terminal, Vm};
 
 /// Every Debian package that a developer command uses.
 pub const PACKAGES: &[(&str, Purpose)] = &[
@@ -55,6 +57,8 @@ pub const PACKAGES: &[(&str, Purpose)] = &[
     ("runc", Containers),
     ("systemd", Deploy),
     ("tmux", Terminal),
+    ("gcc-aarch64-linux-gnu", Cross),
+    ("libc6-dev-arm64-cross", Cross),
 ];
 
 /// Installs what is missing for the given purposes when root; otherwise fails with the line to run.

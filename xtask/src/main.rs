@@ -7,6 +7,7 @@ mod artifacts;
 mod backends;
 mod bench;
 mod cargo_program;
+mod cross;
 mod deny;
 mod deps;
 mod dist;
@@ -14,6 +15,7 @@ mod ebpf;
 mod fuzz;
 mod leaks;
 mod process;
+mod rivals;
 mod run;
 mod soak;
 mod test;
@@ -46,6 +48,8 @@ enum Command {
     Ebpf(ebpf::Args),
     /// Run the end-to-end tests in virtual machines of several kernels
     Vm(vm::Args),
+    /// Check that the workspace compiles for arm64, or build it
+    Cross(cross::Args),
     /// Run every check and test of the project
     Test(test::Args),
     /// Check licences, sources and doubles of all dependencies by deny.toml
@@ -61,6 +65,11 @@ enum Command {
     /// A load that `bench` measures
     #[command(hide = true)]
     BenchLoad(bench::load::Args),
+    /// Run one load beside memtrace and other tools, and write docs/rivals.md
+    Rivals(rivals::Args),
+    /// What `rivals` runs in a virtual machine
+    #[command(hide = true)]
+    RivalsInside(rivals::InsideArgs),
     /// Make and destroy thousands of containers beside one agent, to see that nothing of it grows
     Soak(soak::Args),
     /// Compare the leak analysis with other rules on simulated containers, and write docs/leaks.md
@@ -88,6 +97,7 @@ fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Ebpf(args) => ebpf::run(&workspace()?, &args),
         Command::Vm(args) => vm::run(&workspace()?, &args),
+        Command::Cross(args) => cross::run(&workspace()?, &args),
         Command::Test(args) => test::run(&workspace()?, &args),
         Command::Deny(args) => deny::run(&workspace()?, &args),
         Command::Dist(args) => dist::run(&workspace()?, &args),
@@ -95,6 +105,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Fuzz(args) => fuzz::run(&workspace()?, &args),
         Command::Bench(args) => bench::run(&workspace()?, &args),
         Command::BenchLoad(args) => bench::load::run(&args),
+        Command::Rivals(args) => rivals::run(&workspace()?, &args),
+        Command::RivalsInside(args) => rivals::inside(&args),
         Command::Soak(args) => soak::run(&workspace()?, &args),
         Command::Leaks(args) => leaks::run(&workspace()?, &args),
     }

@@ -2,8 +2,11 @@
 //! Must not know what the tests check.
 
 mod boot;
+mod document;
 mod image;
+mod instructions;
 mod kernel;
+mod results;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -18,6 +21,7 @@ use crate::{artifacts, process};
 use boot::{Cgroup, Machine};
 use image::Image;
 use kernel::Kernel;
+use results::Results;
 
 /// Size of a machine's disk, which has nothing on it.
 const DISK_BYTES: u64 = 128 << 20;
@@ -39,8 +43,13 @@ const SAME_ON_EVERY_KERNEL: &[&str] = &[
     "names::",
     "otlp",
     "report::",
+    "security::",
     "top::",
 ];
+
+/// Modules that take an emulated machine longer than a change may wait: the host runs the second one, and
+/// the whole matrix both.
+const TOO_LONG_FOR_EVERY_CHANGE: &[&str] = &["alternatives::", "faults::"];
 
 /// Arguments of `cargo xtask vm`.
 #[derive(Debug, Clone, clap::Args)]
@@ -48,9 +57,9 @@ pub struct Args {
     /// Kernels to boot; 7.x (or sid) is Debian's newest. Delete target/vm/<KERNEL> to refresh one
     #[arg(long, value_delimiter = ',', default_value = "5.10,6.1,6.12")]
     kernel: Vec<Kernel>,
-    /// How the control groups are mounted
-    #[arg(long, value_enum, default_value_t = Cgroup::V2)]
-    cgroup: Cgroup,
+    /// How the control groups are mounted; of several, those that a kernel lacks are left out
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "v2")]
+    cgroup: Vec<Cgroup>,
     /// Memory of the machine, as QEMU writes it
     #[arg(long, default_value = "1G")]
     memory: String,
@@ -67,6 +76,12 @@ pub struct Args {
     /// Leave memtrace and its workload out of the machine, and do not build them
     #[arg(long, requires = "shell_command")]
     bare: bool,
+    /// Commit the verifier's instruction counts of these kernels instead of comparing with them
+    #[arg(long, conflicts_with = "shell_command")]
+    update_instructions: bool,
+    /// Write docs/kernels.md from all results kept in target/vm/results
+    #[arg(long, conflicts_with = "shell_command")]
+    docs: bool,
     /// Arguments of the test executable, such as a filter
     #[arg(last = true)]
     test_args: Vec<String>,
@@ -76,12 +91,14 @@ impl Default for Args {
     fn default() -> Self {
         Self {
             kernel: kernel::tested(),
-            cgroup: Cgroup::V2,
+            cgroup: vec![Cgroup::V2],
             memory: "1G".to_owned(),
             timeout: TIMEOUT_MINUTES,
             shell_command: None,
             include: Vec::new(),
             bare: false,
+            update_instructions: false,
+            docs: false,
             test_args: Vec::new(),
         }
     }
@@ -92,11 +109,23 @@ impl Args {
     pub fn every_change() -> Self {
         let skipped = SAME_ON_EVERY_KERNEL
             .iter()
+            .chain(TOO_LONG_FOR_EVERY_CHANGE)
             .flat_map(|module| ["--skip".to_owned(), (*module).to_owned()]);
         Self {
             test_args: skipped.collect(),
             ..Self::default()
         }
+    }
+
+    /// Runs a command on one kernel, with these programs and nothing else of this checkout.
+    pub fn shell(kernel: &str, command: &str, include: Vec<PathBuf>) -> Result<Self> {
+        Ok(Self {
+            kernel: vec![kernel.parse().map_err(anyhow::Error::msg)?],
+            shell_command: Some(command.to_owned()),
+            include,
+            bare: true,
+            ..Self::default()
+        })
     }
 
     /// Runs the test that takes all memory of a machine.
@@ -113,13 +142,15 @@ impl Args {
 }
 
 struct Row {
-    kernel: String,
+    machine: String,
     result: String,
     elapsed: Duration,
     failed: bool,
+    /// Of this run alone.
+    results: Results,
 }
 
-/// Boots every asked kernel in turn and prints a table of the results.
+/// Boots every asked kernel with every asked layout in turn and prints a table of the results.
 pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     if std::env::consts::ARCH != "x86_64" {
         bail!("`cargo xtask vm` boots amd64 kernels with this host's binaries: x86_64 only");
@@ -127,28 +158,46 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     deps::ensure(&[Purpose::Vm])?;
     let _lock = lock(&workspace.target().join("vm"))?;
     let image = image(workspace, args)?;
-    let rows: Vec<Row> = args
-        .kernel
+    let mut rows = Vec::new();
+    for kernel in &args.kernel {
+        for cgroup in &args.cgroup {
+            rows.push(row(workspace, args, &image, kernel, *cgroup));
+        }
+    }
+    let families: Vec<(&str, _)> = rows
         .iter()
-        .map(|kernel| row(workspace, args, &image, kernel))
+        .map(|row| (row.machine.as_str(), &row.results))
         .collect();
-
-    progress(format!(
-        "{:<28} {:>9}  result (cgroup {})",
-        "kernel", "elapsed", args.cgroup
-    ));
+    for line in document::table(&families).lines() {
+        progress(line);
+    }
+    progress(format!("{:<16} {:>9}  result", "machine", "elapsed"));
     for row in &rows {
         let seconds = row.elapsed.as_secs_f64();
         progress(format!(
-            "{:<28} {seconds:>8.1}s  {}",
-            row.kernel, row.result
+            "{:<16} {seconds:>8.1}s  {}",
+            row.machine, row.result
         ));
+    }
+    if args.docs {
+        let names =
+            kernel::all().flat_map(|kernel| Cgroup::ALL.map(|cgroup| name(&kernel, cgroup)));
+        let names: Vec<String> = names.collect();
+        document::write(workspace.root(), &results::kept(&kept(workspace), &names)?)?;
     }
     let failed = rows.iter().filter(|row| row.failed).count();
     if failed > 0 {
-        bail!("{failed} of {} kernels failed", rows.len());
+        bail!("{failed} of {} machines failed", rows.len());
     }
     Ok(())
+}
+
+fn name(kernel: &Kernel, cgroup: Cgroup) -> String {
+    format!("{kernel} {cgroup}")
+}
+
+fn kept(workspace: &Workspace) -> PathBuf {
+    workspace.target().join("vm/results")
 }
 
 /// Two runs would build the same image and write the same logs; the second one waits.
@@ -193,28 +242,13 @@ fn blank(path: &Path) -> Result<()> {
         .with_context(|| format!("cannot create {}", path.display()))
 }
 
-fn row(workspace: &Workspace, args: &Args, image: &Image, kernel: &Kernel) -> Row {
+fn row(workspace: &Workspace, args: &Args, image: &Image, kernel: &Kernel, cgroup: Cgroup) -> Row {
     let started = Instant::now();
-    let mut name = kernel.to_string();
-    let outcome = kernel.fetch(workspace).and_then(|files| {
-        name.clone_from(&files.release);
-        args.cgroup.check(&files)?;
-        let disk = files.directory.join("disk");
-        blank(&disk)?;
-        let machine = Machine {
-            label: kernel.to_string(),
-            kernel: &files,
-            initramfs: image.archive(),
-            disk: &disk,
-            cgroup: args.cgroup,
-            memory: &args.memory,
-            timeout: Duration::from_secs(args.timeout * 60),
-        };
-        machine.boot()
-    });
+    let mut results = Results::default();
+    let outcome = boot(workspace, args, image, kernel, cgroup, &mut results);
     let failed = outcome.is_err();
     let result = match outcome {
-        Ok(()) => "ok".to_owned(),
+        Ok(note) => note,
         Err(error) => {
             progress(format!("[{kernel}] {error:#}"));
             format!("FAILED: {error:#}")
@@ -225,11 +259,58 @@ fn row(workspace: &Workspace, args: &Args, image: &Image, kernel: &Kernel) -> Ro
         }
     };
     Row {
-        kernel: name,
+        machine: name(kernel, cgroup),
         result,
         elapsed: started.elapsed(),
         failed,
+        results,
     }
+}
+
+/// Gives a word on how it went; `results` are there even if it failed.
+fn boot(
+    workspace: &Workspace,
+    args: &Args,
+    image: &Image,
+    kernel: &Kernel,
+    cgroup: Cgroup,
+    results: &mut Results,
+) -> Result<String> {
+    let files = kernel.fetch(workspace)?;
+    if let Err(lacking) = cgroup.check(&files) {
+        return match args.cgroup.len() {
+            1 => Err(lacking),
+            _ => Ok(format!("left out: {lacking}")),
+        };
+    }
+    let disk = files.directory.join("disk");
+    blank(&disk)?;
+    let machine = Machine {
+        label: kernel.to_string(),
+        kernel: &files,
+        initramfs: image.archive(),
+        disk: &disk,
+        cgroup,
+        memory: &args.memory,
+        timeout: Duration::from_secs(args.timeout * 60),
+    };
+    let booted = machine.boot();
+    if args.shell_command.is_none() {
+        let read = |name: &str| {
+            let text = fs::read(files.directory.join(name)).unwrap_or_default();
+            String::from_utf8_lossy(&text).into_owned()
+        };
+        *results = Results::parse(&files.release, &read("console.log"), &read("ttyS1"));
+        let path = results::file(&kept(workspace), &name(kernel, cgroup));
+        results.clone().keep(&path)?;
+    }
+    booted?;
+    if args.update_instructions {
+        instructions::update(workspace.root(), &kernel.to_string(), &results.instructions)?;
+    } else {
+        instructions::compare(workspace.root(), &kernel.to_string(), &results.instructions)?;
+    }
+    Ok(format!("ok ({})", files.release))
 }
 
 #[cfg(test)]
@@ -257,7 +338,7 @@ mod tests {
             "--kernel",
             "6.1,sid",
             "--cgroup",
-            "hybrid",
+            "v1,hybrid",
             "--",
             "oom",
             "--nocapture",
@@ -265,7 +346,7 @@ mod tests {
         let parsed = Cli::parse_from(line).args;
         let kernels: Vec<_> = parsed.kernel.iter().map(ToString::to_string).collect();
         assert_eq!(kernels, ["6.1", "7.x"]);
-        assert_eq!(parsed.cgroup, Cgroup::Hybrid);
+        assert_eq!(parsed.cgroup, [Cgroup::V1, Cgroup::Hybrid]);
         assert_eq!(parsed.test_args, ["oom", "--nocapture"]);
         assert!(Cli::try_parse_from(["vm", "--kernel", "4.19"]).is_err());
         assert!(Cli::try_parse_from(["vm", "--bare"]).is_err());

@@ -25,6 +25,7 @@ use crate::{
     globals::*,
     maps::BREAKS,
     probes::stack,
+    registers,
     task::{self, Kernel},
 };
 
@@ -47,7 +48,7 @@ macro_rules! syscall_exit {
         #[kretprobe]
         pub fn $kretprobe(ctx: RetProbeContext) -> u32 {
             if let Some(regs) = user_regs() {
-                $call(regs, ctx.ret::<u64>());
+                $call(regs, registers::returned(&ctx));
             }
             0
         }

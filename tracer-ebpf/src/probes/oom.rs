@@ -34,6 +34,7 @@ use crate::{
     counters::dropped,
     globals::*,
     maps::{KERNEL_SIGKILL, OOM_EVENTS, SIGNALLED},
+    registers,
     task::{self, Kernel},
 };
 
@@ -50,9 +51,7 @@ pub fn oom_kill_process_fentry(ctx: FEntryContext) -> i32 {
 
 #[kprobe]
 pub fn oom_kill_process_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(control) = ctx.arg::<*const u8>(0) {
-        charge::of_oom_control(Bare::new(control));
-    }
+    charge::of_oom_control(registers::first_argument(&ctx));
     0
 }
 
@@ -70,8 +69,9 @@ pub fn oom_mark_victim_fentry(ctx: FEntryContext) -> i32 {
 
 #[kprobe]
 pub fn oom_mark_victim_kprobe(ctx: ProbeContext) -> u32 {
-    if let Some(victim) = ctx.arg::<*const u8>(0) {
-        marked(Bare::new(victim));
+    let victim = registers::first_argument(&ctx);
+    if !victim.is_none() {
+        marked(victim);
     }
     0
 }

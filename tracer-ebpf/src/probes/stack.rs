@@ -1,7 +1,7 @@
 //! Sampled pages with the user stack that touched them: which code grows.
 //!
 //! Hooks: those of `fault` (write faults of user addresses) and of `heap`
-//! (mmap and brk that succeeded); x86-64. Pages are chosen by a hash of process
+//! (mmap and brk that succeeded). Faults with address and registers: x86-64. Pages are chosen by a hash of process
 //! and page number, so that a page that is given back and touched again
 //! is chosen again. User registers are the tracepoint's argument, or those of
 //! `bpf_task_pt_regs` (5.15) where the kernel itself touched the page.
@@ -210,6 +210,7 @@ fn send(task: Kernel, regs: Bare, sample: Sample, least_age_ns: u64) {
             ip: regs.value(&OFF_REGS_IP, 0),
             sp,
             bp: regs.value(&OFF_REGS_BP, 0),
+            lr: regs.value(&OFF_REGS_LR, 0),
             process_start_ns,
             stack_len: 0,
             protected: sample.protected,

@@ -137,6 +137,9 @@ pub const FIELDS: &[Field] = &[
     optional("OFF_REGS_IP", "pt_regs", IP),
     optional("OFF_REGS_SP", "pt_regs", &["sp"]),
     optional("OFF_REGS_BP", "pt_regs", BP),
+    #[cfg(target_arch = "aarch64")]
+    optional("OFF_REGS_LR", "pt_regs", &["regs[30]"]),
+    optional("OFF_REGS_FUNCTION_ARG0", "pt_regs", FUNCTION_ARG0),
     optional("OFF_REGS_RET", "pt_regs", RET),
 ];
 
@@ -157,6 +160,7 @@ const RSS_SHMEM: &[&str] = &[
 #[cfg(target_arch = "x86_64")]
 mod args {
     pub const ARG0: &[&str] = &["di"];
+    pub const FUNCTION_ARG0: &[&str] = ARG0;
     pub const ARG1: &[&str] = &["si"];
     pub const ARG2: &[&str] = &["dx"];
     pub const ARG3: &[&str] = &["r10"];
@@ -169,6 +173,7 @@ mod args {
 mod args {
     // x0 is overwritten by the return value; the kernel keeps the argument.
     pub const ARG0: &[&str] = &["orig_x0"];
+    pub const FUNCTION_ARG0: &[&str] = &["regs[0]"];
     pub const ARG1: &[&str] = &["regs[1]"];
     pub const ARG2: &[&str] = &["regs[2]"];
     pub const ARG3: &[&str] = &["regs[3]"];
@@ -177,7 +182,7 @@ mod args {
     pub const BP: &[&str] = &["regs[29]"];
 }
 
-use args::{ARG0, ARG1, ARG2, ARG3, BP, IP, RET};
+use args::{ARG0, ARG1, ARG2, ARG3, BP, FUNCTION_ARG0, IP, RET};
 
 /// `enum oom_constraint` (include/linux/oom.h); `None` where this kernel has no such value.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -58,7 +58,7 @@ pub struct Options {
     pub command_lines: bool,
     /// Process names of user-space OOM killers.
     pub oom_killers: Vec<String>,
-    /// Kinds of hooks never to use (`fexit`, `kretprobe`, `tp_btf`, …).
+    /// Hooks never to use: kinds (`fexit`, `kretprobe`, `tp_btf`, …) or whole names (`kprobe/oom_kill_process`).
     pub skipped_hooks: Vec<String>,
 }
 
@@ -157,7 +157,7 @@ impl Loader {
         let attach_types = std::mem::take(&mut support.attach_types);
         let btf = Btf::parse(&attach_types, Endianness::default())
             .map_err(|error| LoadError::Btf(error.to_string()))?;
-        let helpers = helpers();
+        let helpers = helpers().without(&options.skipped_hooks);
         let planned = plan::plan(
             &support,
             helpers,

@@ -1,5 +1,7 @@
 //! The one table of all probes: each with its programs in order of preference.
 
+use std::collections::BTreeSet;
+
 /// A probe family, the same on both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Family {
@@ -291,6 +293,13 @@ pub fn functions() -> Vec<String> {
             }
             _ => None,
         })
+        .collect()
+}
+
+/// Names of all hooks, as `doctor` shows them.
+pub fn hooks() -> BTreeSet<String> {
+    alternatives()
+        .map(|alternative| alternative.hook.describe())
         .collect()
 }
 

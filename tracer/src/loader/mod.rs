@@ -13,3 +13,5 @@ pub mod ring;
 pub mod stacks;
 
 pub use attach::{LoadError, Loader, Options, Verdict};
+pub use catalog::hooks;
+pub use plan::DIRECT_READS;

@@ -14,6 +14,19 @@ pub struct Helpers {
     pub task_regs: bool,
 }
 
+/// Skipped like a hook: kernel structs are read as before 5.11, by helper only.
+pub const DIRECT_READS: &str = "direct_reads";
+
+impl Helpers {
+    /// What is left where the operator switched something off.
+    pub fn without(self, skipped: &[String]) -> Self {
+        if skipped.iter().any(|skipped| skipped == DIRECT_READS) {
+            return Self::default();
+        }
+        self
+    }
+}
+
 /// One probe with the alternatives worth trying, best first.
 #[derive(Debug, Clone)]
 pub struct Planned {
@@ -30,6 +43,11 @@ pub fn plan(
     wanted: impl Fn(&Probe) -> bool,
     skipped_hooks: &[String],
 ) -> Vec<Planned> {
+    let skips = |hook: &str| {
+        let kind = hook.split('/').next().unwrap_or_default();
+        let names = |skipped: &String| skipped == kind || skipped == hook;
+        skipped_hooks.iter().any(names)
+    };
     CATALOG
         .iter()
         .filter(|probe| wanted(probe))
@@ -41,8 +59,7 @@ pub fn plan(
             };
             for alternative in probe.alternatives {
                 let hook = alternative.hook.describe();
-                let kind = hook.split('/').next().unwrap_or_default();
-                if skipped_hooks.iter().any(|skipped| skipped == kind) {
+                if skips(&hook) {
                     planned
                         .ruled_out
                         .push((hook, "switched off by --skip-hook".into()));
@@ -178,6 +195,19 @@ mod tests {
     }
 
     #[test]
+    fn without_direct_reads_a_new_kernel_is_used_like_an_old_one() {
+        let new = Helpers {
+            trusted_task: true,
+            task_regs: true,
+        };
+        let kept = new.without(&["fentry".to_owned()]);
+        assert!(kept.trusted_task && kept.task_regs);
+        let old = new.without(&[DIRECT_READS.to_owned()]);
+        let planned = plan(&support(), old, |_| true, &[DIRECT_READS.to_owned()]);
+        assert_eq!(programs(&planned, "heap.mmap"), ["heap_mmap_fexit"]);
+    }
+
+    #[test]
     fn a_family_that_is_off_is_not_planned_and_a_skipped_hook_is_ruled_out() {
         let planned = plan(
             &support(),
@@ -193,6 +223,22 @@ mod tests {
         assert_eq!(
             programs(&planned, "oom.mark_victim"),
             ["oom_mark_victim_kprobe", "oom_mark_victim_pid"]
+        );
+    }
+
+    #[test]
+    fn one_hook_can_be_skipped_by_its_whole_name_and_others_of_its_kind_stay() {
+        let skipped = ["kprobe/mark_oom_victim".to_owned()];
+        let mut support = support();
+        support.functions.push("oom_kill_process".into());
+        let planned = plan(&support, Helpers::default(), |_| true, &skipped);
+        assert_eq!(
+            programs(&planned, "oom.mark_victim"),
+            ["oom_mark_victim_fentry", "oom_mark_victim_pid"]
+        );
+        assert_eq!(
+            programs(&planned, "oom.kill_process"),
+            ["oom_kill_process_fentry", "oom_kill_process_kprobe"]
         );
     }
 }

@@ -36,6 +36,8 @@ pub struct StackSample<'r> {
     pub ip: u64,
     pub sp: u64,
     pub bp: u64,
+    /// Link register; 0 on x86-64, which has none.
+    pub lr: u64,
     /// Of the process, since boot; `None` if the kernel does not tell.
     pub process_start_ns: Option<u64>,
     /// Of the thread; escaped for display.
@@ -70,6 +72,7 @@ pub fn decode(bytes: &[u8]) -> Option<StackSample<'_>> {
         ip: head.ip,
         sp: head.sp,
         bp: head.bp,
+        lr: head.lr,
         process_start_ns: (head.process_start_ns != 0).then_some(head.process_start_ns),
         comm: text(&head.comm, COMM_CHARS),
         stack,
@@ -103,6 +106,7 @@ mod tests {
             ip: 6,
             sp: 7,
             bp: 8,
+            lr: 10,
             process_start_ns: 9,
             stack_len: 4,
             protected: 1,

@@ -1,13 +1,13 @@
 //! From registers and a piece of the stack to the places that called each other.
 //!
 //! Uses `.eh_frame`, and frame pointers where there is none. A caller that does not lie in
-//! executable memory is never believed: the call path ends before it. x86-64.
+//! executable memory is never believed: the call path ends before it.
 
 use std::{ops::Range, sync::Arc};
 
 use framehop::{
-    FrameAddress, ModuleSectionInfo, Unwinder as _,
-    x86_64::{CacheX86_64, UnwindRegsX86_64, UnwinderX86_64},
+    CacheNative, FrameAddress, MayAllocateDuringUnwind, ModuleSectionInfo, UnwindRegsNative,
+    Unwinder as _, UnwinderNative,
 };
 
 use crate::{
@@ -39,7 +39,7 @@ struct Code {
 pub struct CodeMap {
     code: Vec<Code>,
     tables: Vec<Arc<UnwindTables>>,
-    unwinder: UnwinderX86_64<Bytes>,
+    unwinder: UnwinderNative<Bytes, MayAllocateDuringUnwind>,
 }
 
 /// Bytes of a section, shared by all processes.
@@ -74,7 +74,7 @@ impl CodeMap {
 pub struct Unwinding {
     proc: ProcRoot,
     page_bytes: u64,
-    cache: CacheX86_64,
+    cache: CacheNative<MayAllocateDuringUnwind>,
     changes: u32,
     buffer: Vec<u8>,
 }
@@ -84,7 +84,7 @@ impl Unwinding {
         Self {
             proc,
             page_bytes,
-            cache: CacheX86_64::new(),
+            cache: CacheNative::new(),
             changes: 0,
             buffer: Vec::new(),
         }
@@ -100,7 +100,7 @@ impl Unwinding {
         modules: &mut Modules,
     ) -> Result<(CodeMap, Vec<Mapping>), HostError> {
         let mappings = self.proc.mappings(pid, &mut self.buffer)?;
-        let mut unwinder = UnwinderX86_64::new();
+        let mut unwinder = UnwinderNative::new();
         let mut code = Vec::new();
         let mut all_tables = Vec::new();
         for mapping in mappings.iter().filter(|mapping| mapping.executable) {
@@ -120,7 +120,7 @@ impl Unwinding {
         }
         if self.changes > CHANGES_PER_CACHE {
             self.changes = 0;
-            self.cache = CacheX86_64::new();
+            self.cache = CacheNative::new();
         }
         let map = CodeMap {
             code,
@@ -138,7 +138,7 @@ impl Unwinding {
             let bytes = bytes.ok_or(())?.try_into().map_err(|_| ())?;
             Ok(u64::from_ne_bytes(bytes))
         };
-        let registers = UnwindRegsX86_64::new(sample.ip, sample.sp, sample.bp);
+        let registers = registers(sample);
         let mut frames = map
             .unwinder
             .iter_frames(sample.ip, registers, &mut self.cache, &mut read);
@@ -174,6 +174,19 @@ impl Unwinding {
             root,
         }
     }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn registers(sample: &StackSample<'_>) -> UnwindRegsNative {
+    UnwindRegsNative::new(sample.ip, sample.sp, sample.bp)
+}
+
+#[cfg(target_arch = "aarch64")]
+fn registers(sample: &StackSample<'_>) -> UnwindRegsNative {
+    use framehop::aarch64::PtrAuthMask;
+    // Above the 48 bits of an address a return address may be signed.
+    let mask = PtrAuthMask::from_max_known_address((1 << 48) - 1);
+    UnwindRegsNative::new_with_ptr_auth_mask(mask, sample.lr, sample.sp, sample.bp)
 }
 
 /// Whether it is code from a file. What a program wrote to a memory file is as good as anonymous: .NET

@@ -64,12 +64,14 @@ impl fmt::Display for Cgroup {
 }
 
 impl Cgroup {
+    pub const ALL: [Self; 3] = [Self::V1, Self::Hybrid, Self::V2];
+
     /// Fails when the kernel was built without what this layout needs.
     pub fn check(self, kernel: &Files) -> Result<()> {
         if self != Self::V2 && !supports_v1(&kernel.config) {
             bail!(
                 "Debian built {} without CONFIG_MEMCG_V1, so cgroup {self} is impossible; \
-                 use --kernel 5.10,6.1",
+                 only 5.10 and 6.1 have it",
                 kernel.release
             );
         }

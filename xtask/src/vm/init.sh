@@ -51,8 +51,9 @@ ip link set lo up
 hostname memtrace-vm
 # An empty disk, for tests that need swap.
 [ -b /dev/nvme0n1 ] && export MEMTRACE_SWAP_DEVICE=/dev/nvme0n1
-# Binary data may be sent through the second serial port.
+# Binary data may be sent through the second serial port; tests write there what they found out.
 stty -F /dev/ttyS1 raw 2>/dev/null
+export MEMTRACE_MATRIX=/dev/ttyS1
 
 case "$(cat /proc/cmdline)" in
 *memtrace.cgroup=v1*)

@@ -24,11 +24,14 @@ const KNOWN: &[(&str, &str)] = &[
 
 /// The kernels that every change is tested on, the oldest first.
 pub fn tested() -> Vec<Kernel> {
+    all().filter(|kernel| kernel.suite != "sid").collect()
+}
+
+/// All that can be booted, the oldest first.
+pub fn all() -> impl Iterator<Item = Kernel> {
     KNOWN
         .iter()
-        .filter(|(_, suite)| *suite != "sid")
         .map(|&(version, suite)| Kernel { version, suite })
-        .collect()
 }
 
 /// A kernel that Debian ships.
