@@ -82,7 +82,7 @@ fn load(page: &mut String, truth: &Truth) -> Result<()> {
         page,
         "The load, {:.0} min: {} OOM kills\n({});\n{} processes that touch 1 to 8 MiB and end, half of them in\n\
          cgroups of their own (life with start: median {} ms, nine in ten below {} ms); a leak of {:.1} MiB a minute \
-         below a limit\nof {:.0} MiB; {} cgroups that fill and do not leak. The kernel counted {} OOM kills on the \
+         below a limit\nof {:.0} MiB; {} that only fill (no leak). The kernel counted {} OOM kills on the \
          machine meanwhile.\n",
         truth.length.as_secs_f64() / 60.0,
         truth.kills.len(),
