@@ -43,9 +43,9 @@ pub struct Args {
     /// Name the targets and end
     #[arg(long)]
     list: bool,
-    /// Take what reaches new code into fuzz/corpus, as few and small inputs as do
+    /// Take what reaches new code into fuzz/corpus, as far as there is room
     #[arg(long)]
-    minimize: bool,
+    keep: bool,
 }
 
 impl Args {
@@ -56,7 +56,7 @@ impl Args {
             seconds: 60,
             jobs: None,
             list: false,
-            minimize: false,
+            keep: false,
         }
     }
 }
@@ -66,6 +66,7 @@ struct Places {
     fuzzer: PathBuf,
     /// Committed.
     corpora: PathBuf,
+    dictionary: PathBuf,
     /// What was learned here: begun with next time.
     learned: PathBuf,
     findings: PathBuf,
@@ -87,20 +88,21 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let places = Places {
         fuzzer: build::fuzzer(workspace, &target)?,
         corpora,
+        dictionary: workspace.root().join("fuzz/dictionary.txt"),
         learned: target.join("learned"),
         findings: target.join("findings"),
         logs: target.join("logs"),
         scratch: scratch(&target)?,
     };
     let outcomes = run_all(&places, &targets, args);
-    let minimized = outcomes.as_ref().ok().filter(|_| args.minimize).map(|_| {
-        targets
-            .iter()
-            .try_for_each(|target| minimize(&places, target))
-    });
+    let kept = outcomes
+        .as_ref()
+        .ok()
+        .filter(|_| args.keep)
+        .map(|_| targets.iter().try_for_each(|target| keep(&places, target)));
     let _ = fs::remove_dir_all(&places.scratch);
     let outcomes = outcomes?;
-    minimized.transpose()?;
+    kept.transpose()?;
     print!("{}", table::of(&outcomes));
     let found: Vec<&PathBuf> = outcomes.iter().flat_map(|it| &it.findings).collect();
     if found.is_empty() {
@@ -194,13 +196,16 @@ fn run_one(places: &Places, target: &str, seconds: u32) -> Result<Outcome> {
     let file = fs::File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
     let mut prefix = OsString::from("-artifact_prefix=");
     prefix.push(findings.join(""));
+    let mut dictionary = OsString::from("-dict=");
+    dictionary.push(&places.dictionary);
     let status = fuzzer(places, target)
         .args([&learned, &places.corpora.join(target)])
-        .arg(prefix)
+        .args([prefix, dictionary])
         .args([
             format!("-max_total_time={seconds}"),
             format!("-max_len={MOST_INPUT_BYTES}"),
             format!("-timeout={MOST_SECONDS_OF_INPUT}"),
+            format!("-report_slow_units={MOST_SECONDS_OF_INPUT}"),
             format!("-rss_limit_mb={MOST_MEMORY_MIB}"),
             "-print_final_stats=1".to_owned(),
         ])
@@ -226,23 +231,27 @@ fn fuzzer(places: &Places, target: &str) -> Command {
     command
 }
 
-fn minimize(places: &Places, target: &str) -> Result<()> {
+/// Adds to the committed corpus what was learned and reaches code that it does not.
+fn keep(places: &Places, target: &str) -> Result<()> {
     let committed = places.corpora.join(target);
-    let few = places.learned.join(format!(".{target}"));
-    let _ = fs::remove_dir_all(&few);
-    made(few.clone())?;
+    let found = places.scratch.join(format!("found-{target}"));
+    made(found.clone())?;
+    corpus::copy(&committed, &found)?;
     let status = fuzzer(places, target)
-        .args(["-merge=1", &format!("-max_len={MOST_INPUT_BYTES}")])
-        .args([&few, &committed, &places.learned.join(target)])
+        .args([
+            "-set_cover_merge=1",
+            &format!("-max_len={MOST_INPUT_BYTES}"),
+        ])
+        .args([&found, &places.learned.join(target)])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
         .with_context(|| format!("cannot start {}", places.fuzzer.display()))?;
     ensure!(
         status.success(),
-        "the corpus of {target} cannot be minimized"
+        "what {target} learned cannot be put together"
     );
-    corpus::replace(&committed, &few)
+    corpus::add(&committed, &found)
 }
 
 fn made(directory: PathBuf) -> Result<PathBuf> {

@@ -15,6 +15,7 @@ mod ebpf;
 mod fuzz;
 mod leaks;
 mod process;
+mod rivals;
 mod run;
 mod soak;
 mod test;
@@ -64,6 +65,11 @@ enum Command {
     /// A load that `bench` measures
     #[command(hide = true)]
     BenchLoad(bench::load::Args),
+    /// Run one load beside memtrace and other tools, and write docs/rivals.md
+    Rivals(rivals::Args),
+    /// What `rivals` runs in a virtual machine
+    #[command(hide = true)]
+    RivalsInside(rivals::InsideArgs),
     /// Make and destroy thousands of containers beside one agent, to see that nothing of it grows
     Soak(soak::Args),
     /// Compare the leak analysis with other rules on simulated containers, and write docs/leaks.md
@@ -99,6 +105,8 @@ fn dispatch(command: Command) -> Result<()> {
         Command::Fuzz(args) => fuzz::run(&workspace()?, &args),
         Command::Bench(args) => bench::run(&workspace()?, &args),
         Command::BenchLoad(args) => bench::load::run(&args),
+        Command::Rivals(args) => rivals::run(&workspace()?, &args),
+        Command::RivalsInside(args) => rivals::inside(&args),
         Command::Soak(args) => soak::run(&workspace()?, &args),
         Command::Leaks(args) => leaks::run(&workspace()?, &args),
     }

@@ -42,7 +42,6 @@ const FULL: &[Step] = &[
 ];
 const VM: &[Step] = &[
     ("end-to-end tests on other kernels", vm_tests),
-    ("cgroup v1 on an old kernel", version_1_tests),
     ("OOM of a whole machine", machine_oom),
 ];
 
@@ -166,10 +165,6 @@ fn host_tests(workspace: &Workspace) -> Result<()> {
 
 fn vm_tests(workspace: &Workspace) -> Result<()> {
     vm::run(workspace, &vm::Args::every_change())
-}
-
-fn version_1_tests(workspace: &Workspace) -> Result<()> {
-    vm::run(workspace, &vm::Args::version_1())
 }
 
 /// In machines of their own: what runs beside it might be killed.

@@ -16,7 +16,8 @@ use crate::promise;
 
 const ITEMS: u64 = 1000;
 const LONGEST_PAUSE: Duration = Duration::from_secs(600);
-const MOST_WARNING_CHARS: usize = 200;
+/// With the sign that it was cut.
+const MOST_WARNING_CHARS: usize = 201;
 const MOST_ERROR_CHARS: usize = 400;
 
 pub fn run(data: &[u8]) {

@@ -65,6 +65,8 @@ pub fn run(data: &[u8]) {
             ip: BASE.wrapping_add(word(0)),
             sp: word(1),
             bp: word(2),
+            // Of arm64 alone.
+            lr: 0,
             process_start_ns: None,
             comm: String::new(),
             stack,

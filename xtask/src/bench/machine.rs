@@ -50,6 +50,14 @@ impl Machine {
         )
     }
 
+    /// Before and after, which is empty until [`Self::finished`].
+    pub fn load_averages(&self) -> String {
+        format!(
+            "Load average {} before, {} after",
+            self.load_before, self.load_after
+        )
+    }
+
     pub fn finished(&mut self) {
         self.load_after = load();
     }
@@ -60,12 +68,11 @@ impl fmt::Display for Machine {
         write!(
             f,
             "{}\n\
-             Load average {} before, {} after: what\n\
+             {}: what\n\
              exceeds the one core that the benchmark keeps busy (under *full load* every core) was other\n\
              work on the machine.",
             self.place(),
-            self.load_before,
-            self.load_after
+            self.load_averages()
         )
     }
 }

@@ -34,23 +34,33 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// Puts the inputs of `few` in place of those of `committed`; of too many the small ones.
-pub fn replace(committed: &Path, few: &Path) -> Result<()> {
-    let size = |path: &PathBuf| fs::metadata(path).map_or(u64::MAX, |file| file.len());
-    let mut inputs = files(few)?;
-    inputs.sort_by_key(|path| (size(path), path.clone()));
-    let mut left = MOST_BYTES;
-    inputs.truncate(MOST_FILES);
-    inputs.retain(|path| {
-        let fits = size(path) <= left;
-        left -= if fits { size(path) } else { 0 };
-        fits
-    });
-    for path in files(committed)? {
-        fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+/// Copies the inputs.
+pub fn copy(from: &Path, to: &Path) -> Result<()> {
+    for path in files(from)? {
+        let copy = to.join(path.file_name().unwrap_or_default());
+        fs::copy(&path, &copy).with_context(|| format!("cannot write {}", copy.display()))?;
     }
+    Ok(())
+}
+
+/// Adds inputs of `found` to `committed`, the small ones first, as far as there is room.
+pub fn add(committed: &Path, found: &Path) -> Result<()> {
+    let size = |path: &PathBuf| fs::metadata(path).map_or(u64::MAX, |file| file.len());
+    let known = files(committed)?;
+    let mut bytes: u64 = known.iter().map(size).sum();
+    let mut count = known.len();
+    let mut inputs = files(found)?;
+    inputs.sort_by_key(|path| (size(path), path.clone()));
     for path in inputs {
         let to = committed.join(path.file_name().unwrap_or_default());
+        if to.exists() {
+            continue;
+        }
+        bytes = bytes.saturating_add(size(&path));
+        count += 1;
+        if bytes > MOST_BYTES || count > MOST_FILES {
+            break;
+        }
         fs::copy(&path, &to).with_context(|| format!("cannot write {}", to.display()))?;
     }
     Ok(())
@@ -61,23 +71,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_too_many_inputs_the_small_ones_are_kept() {
+    fn of_too_many_inputs_the_small_ones_are_added_and_the_old_ones_stay() {
         let place = std::env::temp_dir().join(format!("xtask-corpus-{}", std::process::id()));
-        let (committed, few) = (place.join("committed"), place.join("few"));
+        let (committed, found) = (place.join("committed"), place.join("found"));
         fs::create_dir_all(&committed).unwrap();
-        fs::create_dir_all(&few).unwrap();
-        fs::write(committed.join("old"), "x").unwrap();
+        fs::create_dir_all(&found).unwrap();
+        fs::write(committed.join("old"), vec![0; 1000]).unwrap();
         for number in 0..MOST_FILES {
-            fs::write(few.join(format!("small{number:04}")), "xx").unwrap();
+            fs::write(found.join(format!("small{number:04}")), "xx").unwrap();
         }
-        fs::write(few.join("a-large"), vec![0; 1 << 20]).unwrap();
-        replace(&committed, &few).unwrap();
+        fs::write(found.join("a-large"), vec![0; 1 << 20]).unwrap();
+        add(&committed, &found).unwrap();
         let kept = files(&committed).unwrap();
         assert_eq!(kept.len(), MOST_FILES);
-        assert!(
-            kept.iter()
-                .all(|path| path.to_string_lossy().contains("small"))
-        );
+        assert!(kept.contains(&committed.join("old")));
+        assert!(!kept.contains(&committed.join("a-large")));
         fs::remove_dir_all(&place).unwrap();
     }
 }

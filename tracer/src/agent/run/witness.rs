@@ -197,12 +197,14 @@ impl Agent {
         for (id, event) in stalls {
             self.tell_stall(id, event)?;
         }
+        // A count saved too early would hide kills from the next memtrace if this one is killed now. So would
+        // one from before kills that it holds are told: they would be taken for later ones.
+        let is_explained = missed.is_empty() && self.witness.reconciler.is_settled();
+        if is_explained && self.incidents.are_kept() {
+            self.save_count(host_kills, host_at.from);
+        }
         for missed in missed {
             self.tell_missed(missed)?;
-        }
-        // A count saved too early would hide kills from the next memtrace if this one is killed now.
-        if self.witness.reconciler.is_settled() && self.incidents.are_kept() {
-            self.save_count(host_kills, host_at.from);
         }
         Ok(())
     }

@@ -1,0 +1,75 @@
+//! The tools' Debian packages, downloaded and unpacked below the build output: nothing is installed, so no
+//! service of theirs starts. Must not start any.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process::{self, progress};
+
+/// Tools, and the libraries and scripts they need beyond what a developer's machine has.
+const PACKAGES: &[&str] = &[
+    "prometheus-node-exporter",
+    "netdata-core",
+    "netdata-plugins-bash",
+    "atop",
+    "earlyoom",
+    "libbpf-tools",
+    "libuv1",
+    "libnetfilter-acct1",
+    "libmnl0",
+    "libjson-c5",
+    "liblz4-1",
+];
+
+/// The tree of their files, and the packages that cannot be had.
+#[derive(Debug)]
+pub struct Packages {
+    pub tree: PathBuf,
+    pub absent: Vec<&'static str>,
+}
+
+/// Downloads what an earlier call has not.
+pub fn fetch(directory: &Path) -> Result<Packages> {
+    let tree = directory.join("tree");
+    let downloads = directory.join("downloads");
+    fs::create_dir_all(&tree).with_context(|| format!("cannot make {}", tree.display()))?;
+    fs::create_dir_all(&downloads)?;
+    let mut absent = Vec::new();
+    for package in PACKAGES {
+        let mark = directory.join(format!("{package}.unpacked"));
+        if mark.exists() {
+            continue;
+        }
+        progress(format!("downloading {package}"));
+        match unpack(package, &downloads, &tree) {
+            Ok(()) => fs::write(&mark, "")?,
+            Err(error) => {
+                progress(format!("{package} is not to be had: {error:#}"));
+                absent.push(*package);
+            }
+        }
+    }
+    Ok(Packages { tree, absent })
+}
+
+fn unpack(package: &str, downloads: &Path, tree: &Path) -> Result<()> {
+    let mut download = Command::new("apt-get");
+    download.current_dir(downloads);
+    // The user that apt drops to may not be able to enter the checkout.
+    download.args(["-q", "-o", "APT::Sandbox::User=root", "download", package]);
+    process::quiet(&mut download)?;
+    let prefix = format!("{package}_");
+    let entries = fs::read_dir(downloads)?.flatten();
+    let file = entries
+        .map(|entry| entry.path())
+        .find(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(&prefix))
+        })
+        .context("apt-get left no file")?;
+    process::quiet(Command::new("dpkg").arg("-x").arg(&file).arg(tree))?;
+    Ok(fs::remove_file(file)?)
+}
