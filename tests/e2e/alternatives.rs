@@ -157,7 +157,8 @@ fn attached(agent: &Agent) -> Result<Hooks> {
 /// Makes the events of the hooks that were not in use before.
 fn tells_the_truth(agent: &Agent, fresh: &Hooks, victim_by_number: bool) -> Result<()> {
     let any = |family: &str| fresh.keys().any(|probe| probe.starts_with(family));
-    if any("heap.") {
+    // Without a hook on the calls themselves, nothing is told of the heap.
+    if any("heap.") && attached(agent)?.contains_key("heap.mmap") {
         calls_are_counted(agent)?;
     }
     if any("fault.") || any("lifecycle.") {

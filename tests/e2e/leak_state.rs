@@ -61,9 +61,10 @@ fn an_agent_that_is_started_again_goes_on_with_what_it_knew() -> Result<()> {
 #[test]
 fn a_leak_that_restarts_cut_short_is_found_across_them() -> Result<()> {
     const LIVES: usize = 7;
-    /// 112 minutes of analysis, in which it takes 44 % of the limit. The full test of the shape comes after
-    /// 96 of them, which begin up to two seconds after the life.
-    const LIFE: Duration = Duration::from_secs(28);
+    /// Of this a life without earlier ones is suspected after 42 s, one behind two that grew after 26 s.
+    const LIMIT: u64 = 192 * MIB;
+    /// 140 minutes of analysis.
+    const LIFE: Duration = Duration::from_secs(35);
     let agent = Agent::start(&SECONDS_AS_FOUR_MINUTES)?;
     let name = unique("leak-restarts");
     let mut accused_in = None;

@@ -142,3 +142,33 @@ fn a_growing_process_is_named_with_its_size() -> Result<()> {
     workload.success()?;
     agent.stop().map(drop)
 }
+
+/// Among so many others a reading takes a while, in which some of them end.
+#[test]
+fn each_of_many_short_lived_cgroups_is_told_once_as_removed_with_its_process() -> Result<()> {
+    const OTHERS: usize = 500;
+    const BRIEF: usize = 400;
+    let agent = Agent::start(&["--interval", "100ms"])?;
+    let _others: Vec<Cgroup> = (0..OTHERS)
+        .map(|_| Cgroup::new("idle"))
+        .collect::<Result<_>>()?;
+    let mark = agent.mark();
+    let mut ids = Vec::with_capacity(BRIEF);
+    for _ in 0..BRIEF {
+        let cgroup = Cgroup::new("brief")?;
+        ids.push(cgroup.id()?);
+        Workload::start(&cgroup, &["nothing"])?.success()?;
+        cgroup.remove()?;
+    }
+    let last = ids.last().copied().unwrap_or_default();
+    let removed = |id| move |line: &_| about("cgroup", id)(line) && line["removed"] == true;
+    agent.wait_after(mark, "the last", Duration::from_secs(20), removed(last))?;
+    agent.wait_intervals(3)?;
+    for id in ids {
+        let told = agent.all(removed(id));
+        ensure!(told.len() == 1, "{id} told {} times: {told:?}", told.len());
+        assert_eq!(told[0]["exits"], 1, "{}", told[0]);
+        assert_eq!(told[0]["execs"], 1, "{}", told[0]);
+    }
+    agent.stop().map(drop)
+}

@@ -10,6 +10,7 @@ use memtrace_tests::agent::{self, Agent, of_type};
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::incident::of_victim;
 use memtrace_tests::refused_calls::{Call, Kind, Refusals};
+use memtrace_tests::workload::Workload;
 use nix::errno::Errno;
 
 use crate::oom::run_into_limit;
@@ -106,8 +107,11 @@ fn full_maps_cost_counters_and_no_kill() -> Result<()> {
     let cgroups: Vec<Cgroup> = (0..32)
         .map(|_| Cgroup::new("many"))
         .collect::<Result<_>>()?;
-    let cgroup = cgroups.last().context("none")?;
-    let pid = run_into_limit(cgroup, b"mt-full")?;
+    let _processes: Vec<Workload> = (cgroups.iter())
+        .map(|cgroup| Workload::start(cgroup, &["sleep"]))
+        .collect::<Result<_>>()?;
+    let cgroup = Cgroup::new("full")?;
+    let pid = run_into_limit(&cgroup, b"mt-full")?;
     of_victim(&agent, pid)?;
     agent.wait_intervals(1)?;
     let own = agent.last(of_type("self")).context("no self line")?;

@@ -68,8 +68,8 @@ use witness::{KillsBefore, Witness, read_since};
 
 /// Removed cgroups are kept this long: two scrapes a minute apart still see their last numbers.
 const GRACE: Duration = Duration::from_secs(130);
-/// So many cgroups forgotten at once are worth asking the allocator for their memory.
-const MANY_EVICTED: usize = 256;
+/// The allocator is asked this often for memory that nobody uses: what comes and goes leaves holes.
+const GIVE_BACK: Duration = Duration::from_secs(60);
 /// Time that a reader has for the last lines.
 const LAST_LINES: Duration = Duration::from_millis(500);
 /// Cgroups read between two looks at the ring of OOM records.
@@ -141,6 +141,7 @@ struct Agent {
     started: SystemTime,
     clock: Instant,
     rediscovered: Instant,
+    gave_back: Instant,
     event_drops: u64,
     /// Cgroups whose growers were not told because there were too many.
     leaks_without_processes: u64,
@@ -252,6 +253,7 @@ impl Agent {
             started,
             clock,
             rediscovered: Instant::now(),
+            gave_back: Instant::now(),
             event_drops: 0,
             leaks_without_processes: 0,
             undecoded: 0,
@@ -412,10 +414,11 @@ impl Agent {
         self.drain_events()?;
         self.attend_oom()?;
         let now = self.clock.elapsed();
-        let active = self.count();
+        // Before the totals are taken in: whoever is found to be gone has its last ones then.
         if self.rediscovered.elapsed() >= self.rediscover_after() {
             self.rediscover();
         }
+        let active = self.count()?;
         let at = clock::boot_time();
         let read = self.read_cgroups(&active, now)?;
         let at = read_since(at);
@@ -448,7 +451,8 @@ impl Agent {
             self.forget_files(id)?;
         }
         self.attend_oom()?;
-        if evicted.len() >= MANY_EVICTED {
+        if self.gave_back.elapsed() >= GIVE_BACK {
+            self.gave_back = Instant::now();
             give_memory_back();
         }
 
@@ -474,6 +478,7 @@ impl Agent {
         }
         for id in done.gone {
             self.readings.removed(&mut self.cgroups, id, now);
+            self.count_last(id);
             self.forget_files(id)?;
         }
         Ok(done.in_full)

@@ -5,12 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use memtrace_ebpf::counts::CgroupCounts;
+
 use crate::{
     model::cgroup::Counted,
     probes::{heap, lifecycle, reclaim},
 };
 
-use super::Agent;
+use super::{Agent, RunError};
 
 /// All cgroups are looked for this often, in case an event was lost.
 const REDISCOVER: Duration = Duration::from_secs(60);
@@ -46,35 +48,58 @@ impl Agent {
     }
 
     /// Takes in the BPF totals; gives the cgroups in which something happened.
-    pub(super) fn count(&mut self) -> HashSet<u64> {
+    pub(super) fn count(&mut self) -> Result<HashSet<u64>, RunError> {
         let mut active = HashSet::new();
-        let mut unknown = Vec::new();
-        for (id, counts) in self.counts.cgroups() {
-            let counted = Counted {
-                heap: heap::totals(&counts.heap),
-                lifecycle: lifecycle::totals(&counts.lifecycle, self.page_size),
-                sampled_faults: counts.heap.sampled_faults,
-            };
-            match self.cgroups.counted(id, counted) {
-                Some(true) => {
-                    active.insert(id);
-                }
-                Some(false) => {}
-                None => unknown.push(id),
+        let unknown = self.take_totals(&mut active);
+        if !unknown.is_empty() && self.rediscovered.elapsed() >= UNKNOWN_AFTER {
+            // Those that came, and maybe went, since the events were last looked at.
+            self.drain_events()?;
+            self.rediscover();
+            // Whoever is now known to be gone is told with its last totals.
+            let still_unknown = self.take_totals(&mut active);
+            // Ids that no cgroup has are leftovers of removed ones.
+            for id in unknown.intersection(&still_unknown) {
+                self.counts.forget_cgroup(*id);
             }
         }
         for (id, counts) in self.counts.reclaim() {
             self.cgroups.reclaimed(id, reclaim::totals(&counts));
         }
-        if !unknown.is_empty() && self.rediscovered.elapsed() >= UNKNOWN_AFTER {
-            self.rediscover();
-            // Ids that no cgroup has are leftovers of removed ones.
-            for id in unknown {
-                if self.cgroups.get(id).is_none() {
-                    self.counts.forget_cgroup(id);
+        Ok(active)
+    }
+
+    /// The last totals of a cgroup that was found to be gone after all were taken in.
+    pub(super) fn count_last(&mut self, id: u64) {
+        if let Some(counts) = self.counts.cgroup(id) {
+            self.cgroups.counted(id, counted(&counts, self.page_size));
+        }
+        if let Some(counts) = self.counts.reclaim_of(id) {
+            self.cgroups.reclaimed(id, reclaim::totals(&counts));
+        }
+    }
+
+    /// Gives the ids that no cgroup has.
+    fn take_totals(&mut self, active: &mut HashSet<u64>) -> HashSet<u64> {
+        let mut unknown = HashSet::new();
+        for (id, counts) in self.counts.cgroups() {
+            match self.cgroups.counted(id, counted(&counts, self.page_size)) {
+                Some(true) => {
+                    active.insert(id);
+                }
+                Some(false) => {}
+                None => {
+                    unknown.insert(id);
                 }
             }
         }
-        active
+        unknown
+    }
+}
+
+fn counted(counts: &CgroupCounts, page_size: u64) -> Counted {
+    Counted {
+        heap: heap::totals(&counts.heap),
+        lifecycle: lifecycle::totals(&counts.lifecycle, page_size),
+        sampled_faults: counts.heap.sampled_faults,
     }
 }
