@@ -1,5 +1,6 @@
 //! Which code leaks, told by the running agent: with the verdict, and with the incident that it ends in.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +12,8 @@ use memtrace_tests::machine::{self, MIB};
 use memtrace_tests::processes::LEAKING_FUNCTION;
 use memtrace_tests::recording::{Recorder, Stack};
 use memtrace_tests::workload::Workload;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::leak_state::SECONDS_AS_TWO_MINUTES;
@@ -174,4 +177,41 @@ fn record_names_the_leaking_function_of_a_program_in_rust() -> Result<()> {
         "did not surely grow:\n{told}"
     );
     workload.success().map(drop)
+}
+
+/// As on a machine so busy that it has no time for names.
+#[test]
+fn a_verdict_waits_for_no_names() -> Result<()> {
+    let agent = Agent::start(&SECONDS_AS_TWO_MINUTES)?;
+    if !can_sample(&agent) {
+        return agent.stop().map(drop);
+    }
+    let cgroup = Cgroup::new("stacks-unnamed")?;
+    let mut workload = start_leak(&cgroup)?;
+    workload.report()?;
+    let worker = machine::poll("the worker that names", Duration::from_secs(20), || {
+        only_child_of(agent.pid())
+    })?;
+    kill(worker, Signal::SIGSTOP)?;
+    let line = agent.wait_for("growth", Duration::from_secs(60), |line| {
+        of_type("leak")(line) && line["cgroup"] == cgroup.path() && state(line) == "growing"
+    })?;
+    let first = line["stacks"][0].clone();
+    let stack = Stack::of(&first).with_context(|| format!("no stacks: {line}"))?;
+    assert_eq!(stack.pid, u64::from(workload.pid()), "{first}");
+    let unnamed = |frame: &String| frame.contains("+0x");
+    ensure!(stack.frames.iter().all(unnamed), "{first}");
+    kill(worker, Signal::SIGCONT)?;
+    agent.stop().map(drop)
+}
+
+fn only_child_of(pid: u32) -> Result<Option<Pid>> {
+    for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may have ended meanwhile.
+        let children = fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+        if let Some(child) = children.split_whitespace().next() {
+            return Ok(Some(Pid::from_raw(child.parse()?)));
+        }
+    }
+    Ok(None)
 }

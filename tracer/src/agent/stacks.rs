@@ -66,11 +66,24 @@ pub enum Subject {
     Incident(String),
 }
 
-/// A named profile.
+/// A profile: without names at once, with names when they are known.
 pub struct Found {
     pub subject: Subject,
+    pub named: bool,
     pub profile: Arc<Profile>,
     pub top: Vec<StackRecord>,
+}
+
+impl Found {
+    fn new(subject: Subject, named: bool, profile: Profile) -> Self {
+        let top = json::top(&profile, MOST_TOLD);
+        Self {
+            subject,
+            named,
+            profile: Arc::new(profile),
+            top,
+        }
+    }
 }
 
 struct Question {
@@ -80,16 +93,25 @@ struct Question {
     lost: u64,
 }
 
+/// What an incident has so far.
+#[derive(Default)]
+struct Waiting {
+    named: bool,
+    top: Vec<StackRecord>,
+}
+
 /// Stack sampling of the agent.
 pub struct Stacks {
     service: StackService,
     questions: SyncSender<Question>,
+    answers: tokio_mpsc::Sender<Found>,
+    began: SystemTime,
     found: tokio_mpsc::Receiver<Found>,
     namer: Option<JoinHandle<()>>,
     held: HashMap<u64, Held>,
     proc: ProcRoot,
     asked: HashMap<Subject, Instant>,
-    incidents: HashMap<String, Option<Vec<StackRecord>>>,
+    incidents: HashMap<String, Waiting>,
     /// Questions that found no room.
     unanswered: Arc<AtomicU64>,
     sizes: Option<StackSizes>,
@@ -106,6 +128,7 @@ impl Stacks {
         let (questions, asked) = mpsc::sync_channel::<Question>(MOST_WAITING);
         let (answers, found) = tokio_mpsc::channel(MOST_WAITING);
         let began = SystemTime::now();
+        let named = answers.clone();
         let namer = thread::Builder::new()
             .name("symbols".to_owned())
             .spawn(move || {
@@ -126,13 +149,8 @@ impl Stacks {
                         question.lost,
                         MOST_NAMED,
                     );
-                    let top = json::top(&profile, MOST_TOLD);
-                    let found = Found {
-                        subject: question.subject,
-                        profile: Arc::new(profile),
-                        top,
-                    };
-                    if answers.blocking_send(found).is_err() {
+                    let found = Found::new(question.subject, true, profile);
+                    if named.blocking_send(found).is_err() {
                         return;
                     }
                 }
@@ -140,6 +158,8 @@ impl Stacks {
         Ok(Self {
             service,
             questions,
+            answers,
+            began,
             found,
             namer: Some(namer),
             held: HashMap::new(),
@@ -172,7 +192,7 @@ impl Stacks {
     /// Asks for what the victims of an incident had.
     pub fn look_at_victims(&mut self, id: &str, pids: Vec<u32>) {
         let subject = Subject::Incident(id.to_owned());
-        let waiting = self.incidents.values().filter(|top| top.is_none()).count();
+        let waiting = self.incidents.values().filter(|it| !it.named).count();
         if pids.is_empty() || self.asked.contains_key(&subject) {
             return;
         }
@@ -180,7 +200,7 @@ impl Stacks {
             self.unanswered.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.incidents.insert(id.to_owned(), None);
+        self.incidents.insert(id.to_owned(), Waiting::default());
         self.ask(subject, Selection::Processes(pids), id.to_owned());
     }
 
@@ -189,7 +209,11 @@ impl Stacks {
         let questions = self.questions.clone();
         let unanswered = Arc::clone(&self.unanswered);
         let lost = self.lost();
+        let (answers, began) = (self.answers.clone(), self.began);
         self.service.profile_then(selection, move |raw| {
+            // Names take a moment, and on a busy machine many. Without room the named one is enough.
+            let unnamed = raw.clone().unnamed(scope.clone(), began, lost);
+            let _ = answers.try_send(Found::new(subject.clone(), false, unnamed));
             let question = Question {
                 subject,
                 scope,
@@ -222,11 +246,18 @@ impl Stacks {
                     self.asked.remove(&Subject::Cgroup(id));
                     return;
                 }
-                self.held.insert(id, Held::new(found.profile, found.top));
+                // Older names say more than younger offsets.
+                let known = self.held.get(&id).is_some_and(|held| held.named);
+                if found.named || !known {
+                    self.held.insert(id, Held::new(found));
+                }
             }
             Subject::Incident(id) => {
                 if let Some(waiting) = self.incidents.get_mut(&id) {
-                    *waiting = Some(found.top);
+                    *waiting = Waiting {
+                        named: found.named,
+                        top: found.top,
+                    };
                 }
             }
         }
@@ -238,23 +269,17 @@ impl Stacks {
         held.map_or_else(Vec::new, |held| held.top_running(&self.proc))
     }
 
-    /// What processes had when their cgroup was looked at last, also of those that have ended since.
-    pub fn of_victims(&self, cgroup_id: u64, victims: &[Victim]) -> Vec<StackRecord> {
-        let held = self.held.get(&cgroup_id);
-        held.map_or_else(Vec::new, |held| held.top_of(victims))
-    }
-
     /// The last profile of what still runs in a cgroup; `None` if it is not watched, or nothing that runs was
     /// sampled yet.
     pub fn profile_of(&self, id: u64) -> Option<Arc<Profile>> {
         self.held.get(&id)?.running(&self.proc)
     }
 
-    /// The last profile of every watched cgroup that was made after `since`.
+    /// The last profile with names of every watched cgroup that was made after `since`.
     pub fn profiles(&self, since: Option<Instant>) -> Vec<(u64, Arc<Profile>)> {
         self.held
             .iter()
-            .filter(|(_, held)| since.is_none_or(|since| held.at > since))
+            .filter(|(_, held)| held.named && since.is_none_or(|since| held.at > since))
             .map(|(id, held)| (*id, Arc::clone(&held.profile)))
             .collect()
     }
@@ -262,16 +287,28 @@ impl Stacks {
     /// Whether the stacks of an incident may still come.
     pub fn is_expecting(&self, id: &str) -> bool {
         let recent = |asked: &Instant| asked.elapsed() < INCIDENT_WITHIN;
-        matches!(self.incidents.get(id), Some(None))
+        self.incidents.get(id).is_some_and(|it| !it.named)
             && self
                 .asked
                 .get(&Subject::Incident(id.to_owned()))
                 .is_some_and(recent)
     }
 
-    /// The stacks of an incident, once.
-    pub fn of_incident(&mut self, id: &str) -> Vec<StackRecord> {
-        self.incidents.remove(id).flatten().unwrap_or_default()
+    /// The stacks of an incident, once: with names, or else what its victims' cgroup had when it was looked
+    /// at last, or else without names.
+    pub fn of_incident(
+        &mut self,
+        id: &str,
+        cgroup_id: Option<u64>,
+        victims: &[Victim],
+    ) -> Vec<StackRecord> {
+        let own = self.incidents.remove(id).unwrap_or_default();
+        if own.named && !own.top.is_empty() {
+            return own.top;
+        }
+        let held = cgroup_id.and_then(|id| self.held.get(&id));
+        let before = held.map_or_else(Vec::new, |held| held.top_of(victims));
+        if before.is_empty() { own.top } else { before }
     }
 
     /// What the kernel side lost since the start, and what the collector holds by now.

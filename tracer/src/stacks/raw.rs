@@ -171,9 +171,7 @@ impl RawProfile {
         lost_samples: u64,
         most: usize,
     ) -> Profile {
-        let weight = |stack: &RawStack| stack.resident.bytes.max(stack.growth.bytes);
-        self.stacks
-            .sort_by(|a, b| weight(b).total_cmp(&weight(a)).then(a.pid.cmp(&b.pid)));
+        self.sort();
         let of = |kind| self.stacks.iter().filter(move |stack| stack.kind == kind);
         let mut places: Vec<Place> = of(Kind::Resident)
             .take(most)
@@ -184,7 +182,30 @@ impl RawProfile {
         places.dedup();
         let modules = |id: ModuleId| self.modules.get(&id).cloned();
         let frames = symbols.resolve(&places, &modules);
-        let named: HashMap<Place, Vec<Frame>> = places.into_iter().zip(frames).collect();
+        let names = places.into_iter().zip(frames).collect();
+        self.with(&names, scope, from, lost_samples)
+    }
+
+    /// Files and offsets only: at once.
+    pub fn unnamed(mut self, scope: String, from: SystemTime, lost_samples: u64) -> Profile {
+        self.sort();
+        self.with(&HashMap::new(), scope, from, lost_samples)
+    }
+
+    /// What holds or grew most first.
+    fn sort(&mut self) {
+        let weight = |stack: &RawStack| stack.resident.bytes.max(stack.growth.bytes);
+        self.stacks
+            .sort_by(|a, b| weight(b).total_cmp(&weight(a)).then(a.pid.cmp(&b.pid)));
+    }
+
+    fn with(
+        self,
+        names: &HashMap<Place, Vec<Frame>>,
+        scope: String,
+        from: SystemTime,
+        lost_samples: u64,
+    ) -> Profile {
         let stacks = self
             .stacks
             .into_iter()
@@ -196,7 +217,7 @@ impl RawProfile {
                     .path
                     .places
                     .iter()
-                    .flat_map(|place| match named.get(place) {
+                    .flat_map(|place| match names.get(place) {
                         Some(frames) => frames.clone(),
                         None => vec![unnamed(place, &self.modules)],
                     })

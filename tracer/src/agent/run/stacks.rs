@@ -128,12 +128,8 @@ impl Agent {
         let Some(stacks) = &mut self.stacks else {
             return;
         };
-        let mut found = stacks.of_incident(&incident.id);
-        if found.is_empty() {
-            let cgroup = incident.victims.first().and_then(|victim| victim.cgroup_id);
-            let before = cgroup.map(|id| stacks.of_victims(id, &incident.victims));
-            found = before.unwrap_or_default();
-        }
+        let cgroup = incident.victims.first().and_then(|victim| victim.cgroup_id);
+        let found = stacks.of_incident(&incident.id, cgroup, &incident.victims);
         if !found.is_empty() {
             incident.evidence.stacks = found;
         }

@@ -18,20 +18,26 @@ use crate::{
     stacks::{profile::Profile, told::StackRecord},
 };
 
-use super::MOST_TOLD;
+use super::{Found, MOST_TOLD};
 
 /// A profile and when it came.
 pub struct Held {
     pub at: Instant,
+    /// Its functions have names.
+    pub named: bool,
     pub profile: Arc<Profile>,
     /// Its first suspects.
     top: Vec<StackRecord>,
 }
 
 impl Held {
-    pub fn new(profile: Arc<Profile>, top: Vec<StackRecord>) -> Self {
-        let at = Instant::now();
-        Self { at, profile, top }
+    pub fn new(found: Found) -> Self {
+        Self {
+            at: Instant::now(),
+            named: found.named,
+            profile: found.profile,
+            top: found.top,
+        }
     }
 
     /// Without what has ended, or has become another program, since; `None` if nothing is left.
@@ -91,7 +97,7 @@ impl Held {
 mod tests {
     use std::process::{Child, Command, Stdio};
 
-    use super::*;
+    use super::{super::Subject, *};
     use crate::{
         export::profile::fixture,
         host::process::Program,
@@ -110,8 +116,10 @@ mod tests {
         let mut profile = fixture::profile(stacks.collect());
         let program = |pid: &u32| proc.program_of(*pid).unwrap().0;
         profile.programs = pids.iter().map(program).collect();
-        let top = json::top(&profile, MOST_TOLD);
-        (Held::new(Arc::new(profile), top), proc)
+        (
+            Held::new(Found::new(Subject::Cgroup(1), true, profile)),
+            proc,
+        )
     }
 
     fn pids(top: &[StackRecord]) -> Vec<u32> {
