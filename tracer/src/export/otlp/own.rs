@@ -4,6 +4,7 @@
 //! Connections, TLS and all, are those of `client`. Must not measure: the main loop sets the reading. Its `memtrace.*` names are memtrace's own,
 //! as no convention covers an agent or a BPF program.
 
+mod enduring;
 mod http;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,7 @@ use super::config::{Compression, Protocol, Target};
 use super::metrics::agent::{CAUSE, CGROUPS, CPU, LOSSES, PROBE, PROBE_RUNS, PROBE_TIME, RSS};
 use super::resource::{ResourceContext, SCHEMA_URL, SCOPE};
 use crate::model::snapshot::SelfReading;
+use enduring::Enduring;
 use http::OnRuntime;
 
 /// The agent's telemetry cannot start or stop.
@@ -67,7 +69,7 @@ impl OwnTelemetry {
         reading: OwnReading,
         runtime: &tokio::runtime::Handle,
     ) -> Result<Self, OwnError> {
-        let reader = PeriodicReader::builder(exporter(target, runtime)?)
+        let reader = PeriodicReader::builder(Enduring(exporter(target, runtime)?))
             .with_interval(interval)
             .build();
         // A cgroup's path starts with "/", so no resource of a cgroup has this instance.

@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,7 +28,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 use super::Exporter;
 use super::event_tests::{GrpcServer, exporter, free_address, incident, wait_for};
 use super::tests::snapshot;
+use crate::export::otlp::config::{OtlpConfig, OtlpFlags};
 use crate::export::otlp::events::Event;
+use crate::export::otlp::own::{OwnReading, OwnTelemetry};
+use crate::export::otlp::resource::ResourceContext;
 
 fn event(exporter: &Exporter) {
     exporter.event(Event::Incident(incident(1, 1, 0)));
@@ -400,4 +404,43 @@ fn bodies_over_http_are_compressed_as_asked() {
         bodies[1] < bodies[0] / 4 && bodies[2] < bodies[0] / 4,
         "{bodies:?}"
     );
+}
+
+#[test]
+fn memtraces_own_telemetry_outlives_an_answer_that_makes_its_library_panic() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&asked);
+    let refusal = move || async move {
+        seen.fetch_add(1, Ordering::SeqCst);
+        let headers = [
+            ("content-type", "application/grpc"),
+            ("grpc-status", "13"),
+            ("grpc-status-details-bin", "!"),
+        ];
+        (headers, "")
+    };
+    let address = free_address();
+    let server = GrpcServer::start(address, Routes::from(axum::Router::new().fallback(refusal)));
+    let url = format!("http://{address}");
+    let vars = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+    ];
+    let exporter = exporter(&vars);
+    let config = OtlpConfig::resolve(&OtlpFlags::default(), &|name| {
+        let found = vars.iter().find(|(key, _)| *key == name);
+        found.map(|(_, value)| (*value).to_owned())
+    });
+    let target = config.expect("valid").expect("enabled").metrics;
+    let own = OwnTelemetry::start(
+        &target.expect("metrics"),
+        Duration::from_millis(50),
+        &ResourceContext::default(),
+        OwnReading::default(),
+        exporter.runtime(),
+    );
+    let own = own.expect("started");
+    wait_for("a third question", || asked.load(Ordering::SeqCst) > 2);
+    assert!(own.shutdown(Duration::from_secs(5)).is_err());
+    server.stop();
 }
