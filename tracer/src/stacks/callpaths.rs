@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::code::{Place, Root};
+use super::code::{ModuleId, Place, Root};
 
 /// A call path, the innermost place first.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -101,6 +101,15 @@ impl CallPaths {
             }
             entry.users > 0
         });
+    }
+
+    /// The files that they lead through, again for each place.
+    pub fn modules(&self) -> impl Iterator<Item = ModuleId> {
+        let places = self.entries.values().flat_map(|entry| &entry.path.places);
+        places.filter_map(|place| match place {
+            Place::File { module, .. } => Some(*module),
+            Place::Anonymous { .. } => None,
+        })
     }
 
     pub fn len(&self) -> usize {

@@ -356,6 +356,9 @@ impl Collector {
             }
         }
         self.paths.sweep();
+        let code = self.spaces.values().flat_map(Space::modules);
+        let in_use = code.chain(self.paths.modules()).collect();
+        self.modules.close_unused(&in_use, Instant::now());
     }
 
     /// The newer base of growth becomes the older one.

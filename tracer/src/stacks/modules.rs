@@ -3,13 +3,14 @@
 //! Must not symbolize.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::{self, File},
     io,
     ops::Range,
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use nix::sys::stat::{major, minor};
@@ -25,6 +26,9 @@ use super::{
 /// Larger unwind tables than known programs have (rustc's take 27 MiB).
 const MOST_SECTION_BYTES: u64 = 256 << 20;
 const MOST_BUILD_ID: usize = 64;
+/// A file is closed when nothing needed it for so long: open, it keeps the file system of a container busy
+/// that may be gone.
+const KEEP_UNUSED: Duration = Duration::from_secs(60);
 
 /// What unwinding needs of a module; addresses are those stated in the file.
 #[derive(Debug, Clone, Default)]
@@ -90,6 +94,7 @@ struct Entry {
     module: Module,
     tables: Option<Arc<UnwindTables>>,
     used: u64,
+    unused_since: Option<Instant>,
 }
 
 /// All modules that are known.
@@ -157,6 +162,7 @@ impl Modules {
             module,
             tables: None,
             used: self.clock,
+            unused_since: None,
         };
         self.entries.insert(id, entry);
         self.ids.insert(identity, id);
@@ -179,6 +185,19 @@ impl Modules {
             entry.tables = Some(tables.clone());
         }
         tables
+    }
+
+    /// Closes what has not been in use for a while.
+    pub fn close_unused(&mut self, in_use: &HashSet<ModuleId>, now: Instant) {
+        self.entries.retain(|id, entry| {
+            if in_use.contains(id) {
+                entry.unused_since = None;
+                return true;
+            }
+            let since = *entry.unused_since.get_or_insert(now);
+            now.duration_since(since) < KEEP_UNUSED
+        });
+        self.ids.retain(|_, id| self.entries.contains_key(id));
     }
 
     fn evict(&mut self) {

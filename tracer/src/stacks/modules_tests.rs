@@ -136,3 +136,22 @@ fn the_module_that_was_not_used_for_longest_goes_first() {
     assert!(modules.get(ids[2]).is_some());
     assert_eq!(modules.evicted, 1);
 }
+
+#[test]
+fn a_file_that_nothing_needs_any_more_is_closed_after_a_while() {
+    let mut modules = modules();
+    let mapping = own_code();
+    let id = modules.of(std::process::id(), &mapping);
+    let file = Arc::downgrade(modules.get(id).unwrap().file.as_ref().unwrap());
+    let now = Instant::now();
+    let (used, unused) = (HashSet::from([id]), HashSet::new());
+    modules.close_unused(&unused, now);
+    modules.close_unused(&used, now + KEEP_UNUSED / 2);
+    // Needed meanwhile: the time begins anew.
+    modules.close_unused(&unused, now + KEEP_UNUSED);
+    assert!(file.upgrade().is_some());
+    modules.close_unused(&unused, now + KEEP_UNUSED * 2);
+    assert!(file.upgrade().is_none() && modules.get(id).is_none());
+    let again = modules.of(std::process::id(), &mapping);
+    assert!(again != id && modules.get(again).unwrap().file.is_some());
+}

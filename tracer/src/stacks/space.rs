@@ -14,7 +14,7 @@ use crate::{
 
 use super::{
     callpaths::{CallPath, CallPathId},
-    code::Root,
+    code::{ModuleId, Root},
     mappings::Mapped,
     modules::Modules,
     pages::{Bases, Pages, PathPages, Residency, Touch},
@@ -229,6 +229,11 @@ impl Space {
         {
             self.pages.verified(page, residency, true);
         }
+    }
+
+    /// The files that hold its code.
+    pub fn modules(&self) -> impl Iterator<Item = ModuleId> {
+        self.code.modules()
     }
 
     /// Whether the process is gone, or has become another program.

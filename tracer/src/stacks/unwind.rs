@@ -64,6 +64,11 @@ impl CodeMap {
         code.mapping.range.contains(&address).then_some(code)
     }
 
+    /// The files that hold its code.
+    pub fn modules(&self) -> impl Iterator<Item = ModuleId> {
+        self.code.iter().filter_map(|code| code.module)
+    }
+
     /// Whether a file was cut short whose tables are used here.
     pub fn is_damaged(&self) -> bool {
         self.tables.iter().any(|tables| tables.are_damaged())
