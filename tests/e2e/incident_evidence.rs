@@ -5,7 +5,7 @@ use memtrace_tests::agent::Agent;
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::incident::{of_victim, victims};
 use memtrace_tests::machine::MIB;
-use memtrace_tests::workload::Workload;
+use memtrace_tests::workload::{Workload, start_asker};
 use serde_json::Value;
 
 const LIMIT: u64 = 100 * MIB;
@@ -24,7 +24,7 @@ fn killed_for_another(app: &Cgroup, side: &Cgroup, interval: &str) -> Result<()>
     idle.report()?;
     let agent = Agent::start(&["--interval", interval])?;
     agent.wait_intervals(1)?;
-    let mut grower = start(side, "mt-side", HELD)?;
+    let mut grower = start_asker(side, "mt-side", HELD)?;
     let (idle_pid, grower_pid) = (idle.pid(), grower.pid());
     grower.report()?;
     ensure!(idle.end()?.killed(), "the bigger one was not killed");

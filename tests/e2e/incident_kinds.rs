@@ -11,7 +11,7 @@ use memtrace_tests::incident::{
 };
 use memtrace_tests::kernel_log::KernelLog;
 use memtrace_tests::machine::{self, MIB};
-use memtrace_tests::workload::Workload;
+use memtrace_tests::workload::{Workload, start_asker};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -39,9 +39,7 @@ fn a_mark_of_a_process_that_was_exiting_is_no_kill() -> Result<()> {
     };
     freezer.freeze(pid)?;
     kill(Pid::from_raw(pid as i32), Signal::SIGKILL)?;
-    let bytes = (16 * MIB).to_string();
-    let arguments = ["--comm", "mt-asker", "touch", "--bytes", &bytes];
-    let mut asker = Workload::start(&cgroup, &arguments)?;
+    let mut asker = start_asker(&cgroup, "mt-asker", 16 * MIB)?;
     // Gets its memory as soon as the other one is gone: the mark has thawed it.
     asker.report()?;
     ensure!(exiting.end()?.killed(), "it was killed by the test");

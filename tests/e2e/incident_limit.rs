@@ -10,7 +10,7 @@ use memtrace_tests::incident::{assert_is_logged, assert_means, of_victim, time, 
 use memtrace_tests::kernel_log::KernelLog;
 use memtrace_tests::machine::{self, MIB};
 use memtrace_tests::swap::Swap;
-use memtrace_tests::workload::Workload;
+use memtrace_tests::workload::{Workload, start_asker};
 use serde_json::Value;
 
 const LIMIT: u64 = 32 * MIB;
@@ -233,8 +233,7 @@ fn a_trigger_in_another_cgroup_than_the_victim_is_told_apart() -> Result<()> {
     let mut hog = Workload::start(&big, &["--comm", "mt-hog", "touch", "--bytes", &bytes])?;
     hog.report()?;
     let mut log = KernelLog::open()?;
-    let bytes = (ROOM / 2).to_string();
-    let mut asker = Workload::start(&small, &["--comm", "mt-asker", "touch", "--bytes", &bytes])?;
+    let mut asker = start_asker(&small, "mt-asker", ROOM / 2)?;
     let (victim_pid, trigger_pid) = (hog.pid(), asker.pid());
     asker.report()?;
     ensure!(hog.end()?.killed(), "the bigger one was not killed");

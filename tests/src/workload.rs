@@ -139,6 +139,27 @@ impl Drop for Workload {
     }
 }
 
+/// Starts one for whose memory another is to be killed, and not itself.
+pub fn start_asker(cgroup: &Cgroup, comm: &str, bytes: u64) -> Result<Workload> {
+    // Linux 7.2 asks for the next victim before anything of the first one is given back.
+    let score = if machine::kernel_before(7, 0) {
+        "0"
+    } else {
+        "-1000"
+    };
+    let bytes = bytes.to_string();
+    let arguments = [
+        "--oom-score-adj",
+        score,
+        "--comm",
+        comm,
+        "touch",
+        "--bytes",
+        &bytes,
+    ];
+    Workload::start(cgroup, &arguments)
+}
+
 /// Moves the process into the cgroup between fork and exec.
 pub fn join_before_exec(command: &mut Command, cgroup: &Cgroup) -> Result<()> {
     let procs = OpenOptions::new()
