@@ -213,7 +213,14 @@ impl Stacks {
         self.service.profile_then(selection, move |raw| {
             // Names take a moment, and on a busy machine many. Without room the named one is enough.
             let unnamed = raw.clone().unnamed(scope.clone(), began, lost);
-            let _ = answers.try_send(Found::new(subject.clone(), false, unnamed));
+            let mut found = Found::new(subject.clone(), false, unnamed);
+            // Nothing of it will be told: no name is missing.
+            found.named = found.top.is_empty();
+            let is_whole = found.named;
+            let _ = answers.try_send(found);
+            if is_whole {
+                return;
+            }
             let question = Question {
                 subject,
                 scope,

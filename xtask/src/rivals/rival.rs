@@ -90,34 +90,29 @@ impl Running {
     }
 
     /// Until its output has these words.
-    pub fn wait_for(mut self, words: &str) -> Result<Self> {
-        let begun = Instant::now();
-        while !self.text()?.contains(words) {
-            if let Some(status) = self.child.try_wait()? {
-                bail!(
-                    "{} ended at once ({status}): {}",
-                    self.name,
-                    self.text()?.trim()
-                );
-            }
-            if begun.elapsed() > START_PATIENCE {
-                bail!("{} did not start: {}", self.name, self.text()?.trim());
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(self)
+    pub fn wait_for(self, words: &str) -> Result<Self> {
+        self.wait_until("did not start", |running| {
+            Ok(running.text()?.contains(words))
+        })
     }
 
     /// Until it has a BPF program: for one that keeps its first words in a buffer.
-    pub fn wait_for_programs(mut self) -> Result<Self> {
-        let begun = Instant::now();
+    pub fn wait_for_programs(self) -> Result<Self> {
         let directory = format!("/proc/{}/fdinfo", self.child.id());
-        let has_program = || {
+        self.wait_until("loaded no BPF program", |_| {
             let entries = fs::read_dir(&directory).into_iter().flatten().flatten();
             let mut texts = entries.map(|entry| fs::read_to_string(entry.path()));
-            texts.any(|text| text.is_ok_and(|text| text.contains("prog_type:")))
-        };
-        while !has_program() {
+            Ok(texts.any(|text| text.is_ok_and(|text| text.contains("prog_type:"))))
+        })
+    }
+
+    fn wait_until(
+        mut self,
+        failing: &str,
+        is_ready: impl Fn(&Self) -> Result<bool>,
+    ) -> Result<Self> {
+        let begun = Instant::now();
+        while !is_ready(&self)? {
             if let Some(status) = self.child.try_wait()? {
                 bail!(
                     "{} ended at once ({status}): {}",
@@ -126,7 +121,7 @@ impl Running {
                 );
             }
             if begun.elapsed() > START_PATIENCE {
-                bail!("{} loaded no BPF program", self.name);
+                bail!("{} {failing}: {}", self.name, self.text()?.trim());
             }
             thread::sleep(Duration::from_millis(50));
         }
