@@ -1,6 +1,7 @@
 //! Programs from crates.io that a command of ours runs, at the version that it was written for.
 //! Must not know what they are for.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -18,6 +19,8 @@ pub struct CargoProgram {
     pub arguments: &'static [&'static str],
     /// How long that takes, for who waits.
     pub takes: &'static str,
+    /// Whether it knows `--version`; of one that does not, cargo's list of what it installed is asked.
+    pub says_version: bool,
 }
 
 impl CargoProgram {
@@ -30,7 +33,7 @@ impl CargoProgram {
         let root = workspace.tools();
         let program = root.join("bin").join(self.name);
         let wanted = format!("{} {}", self.name, self.version);
-        if program.is_file() && version(&program).is_ok_and(|found| found == wanted) {
+        if program.is_file() && self.is_installed(&root, &program) {
             return Ok(program);
         }
         progress(format!(
@@ -52,6 +55,15 @@ impl CargoProgram {
             .env_remove("CARGO_ENCODED_RUSTFLAGS");
         process::check(&mut install).with_context(|| format!("cannot install {wanted}"))?;
         Ok(program)
+    }
+
+    fn is_installed(&self, root: &Path, program: &Path) -> bool {
+        let Self { name, version, .. } = self;
+        if self.says_version {
+            return self::version(program).is_ok_and(|found| found == format!("{name} {version}"));
+        }
+        let list = fs::read_to_string(root.join(".crates.toml"));
+        list.is_ok_and(|list| list.contains(&format!("\"{name} {version} (")))
     }
 }
 

@@ -15,6 +15,7 @@ const CARGO_DENY: CargoProgram = CargoProgram {
     // Runs for a second: not worth an optimised build.
     arguments: &["--debug"],
     takes: "two minutes",
+    says_version: true,
 };
 
 /// Arguments of `cargo xtask deny`.

@@ -28,9 +28,11 @@ pub enum Purpose {
     Compiler,
     /// Compiling for arm64.
     Cross,
+    /// Compiling a tool that Debian does not have.
+    Rival,
 }
 
-use Purpose::{Backend, Bpf, Compiler, Containers, Cross, Deploy, Oracle, Terminal, Vm};
+use Purpose::{Backend, Bpf, Compiler, Containers, Cross, Deploy, Oracle, Rival, Terminal, Vm};
 
 /// Every Debian package that a developer command uses.
 pub const PACKAGES: &[(&str, Purpose)] = &[
@@ -59,6 +61,9 @@ pub const PACKAGES: &[(&str, Purpose)] = &[
     ("tmux", Terminal),
     ("gcc-aarch64-linux-gnu", Cross),
     ("libc6-dev-arm64-cross", Cross),
+    ("clang-16", Rival),
+    ("libelf-dev", Rival),
+    ("zlib1g-dev", Rival),
 ];
 
 /// Installs what is missing for the given purposes when root; otherwise fails with the line to run.

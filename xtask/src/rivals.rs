@@ -106,7 +106,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         None => artifacts::workload(workspace)?,
     };
     let own = workspace.target().join("rivals");
-    let packages = packages::fetch(&own)?;
+    let packages = packages::fetch(workspace, &own)?;
     let (host, inside) = (own.join("host.json"), own.join("machine.json"));
     if args.only.is_none_or(|part| part == Part::Host) {
         interrupt::install();

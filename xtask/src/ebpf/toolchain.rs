@@ -18,6 +18,7 @@ const BPF_LINKER: CargoProgram = CargoProgram {
     version: "0.13.0",
     arguments: &["--no-default-features", "--features", "llvm-22"],
     takes: "about a minute",
+    says_version: true,
 };
 const LLVM_MAJOR: u32 = 22;
 const LLVM_PREFIX: &str = "/usr/lib/llvm-22";

@@ -40,8 +40,8 @@ pub fn boot(
         name.display()
     );
     let mut programs = vec![xtask.clone(), memtrace.to_owned(), workload.to_owned()];
-    for tool in ["oomkill", "exitsnoop"] {
-        let path = packages.join("usr/sbin").join(tool);
+    for tool in ["usr/sbin/oomkill", "usr/sbin/exitsnoop", "usr/bin/below"] {
+        let path = packages.join(tool);
         if path.is_file() {
             programs.push(path);
         }

@@ -1,6 +1,7 @@
 //! The tools, one file each: how to start it, and how to read what it told.
 
 mod atop;
+mod below;
 mod bpftrace;
 mod earlyoom;
 mod kernel_log;
@@ -27,6 +28,7 @@ pub const ON_A_HOST: &[(&str, Start)] = &[
     ("prometheus-node-exporter", node_exporter::start),
     ("netdata", netdata::start),
     ("atop", atop::start),
+    ("below", below::start),
     ("the polling loop", poll::start),
     ("earlyoom", earlyoom::start),
 ];
@@ -36,5 +38,6 @@ pub const IN_A_MACHINE: &[(&str, Start)] = &[
     ("memtrace", memtrace::start),
     ("oomkill (libbpf-tools)", libbpf_tools::oomkill),
     ("exitsnoop (libbpf-tools)", libbpf_tools::exitsnoop),
+    ("below", below::start),
     ("the polling loop", poll::start),
 ];
