@@ -3,7 +3,7 @@
 use std::env;
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ impl Swap {
         // SAFETY: a NUL-terminated path.
         let status = unsafe { libc::swapon(path.as_ptr(), 0) };
         if status != 0 {
-            let error = std::io::Error::last_os_error();
+            let error = io::Error::last_os_error();
             machine::skip(&format!("no swap on {}: {error}", swap.path.display()));
             return Ok(None);
         }
@@ -58,9 +58,17 @@ impl Swap {
 
 impl Drop for Swap {
     fn drop(&mut self) {
-        if let Ok(path) = c_path(&self.path) {
-            // SAFETY: a NUL-terminated path. Not on, it says so and that is all.
-            unsafe { libc::swapoff(path.as_ptr()) };
+        let Ok(path) = c_path(&self.path) else {
+            return;
+        };
+        // SAFETY: a NUL-terminated path.
+        if unsafe { libc::swapoff(path.as_ptr()) } == 0 {
+            return;
+        }
+        let error = io::Error::last_os_error();
+        // What was never on is no swap area for the kernel.
+        if error.raw_os_error() != Some(libc::EINVAL) {
+            eprintln!("swap stays on at {}: {error}", self.path.display());
         }
     }
 }

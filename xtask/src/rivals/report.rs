@@ -14,7 +14,8 @@ const MIB: f64 = (1 << 20) as f64;
 const NOT_TOLD: &str = "–";
 const LAST_PARTS: &str = "\
 Not compared: cAdvisor, which is not to be had here; rezolus (5.4), which tells memory of the machine only, and no
-kill and no process; bcc's Python tools, where libbpf-tools has the same ones. What each hook costs the traced programs is measured in [benchmarks.md](benchmarks.md), how well leaks are told on labelled series in
+kill and no process; bcc's Python tools, where libbpf-tools has the same ones. What each hook costs the traced
+programs is measured in [benchmarks.md](benchmarks.md), how well leaks are told on labelled series in
 [leaks.md](leaks.md), both beside other tools.
 ";
 
