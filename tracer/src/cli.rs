@@ -322,7 +322,8 @@ pub struct KernelArgs {
     #[arg(long, value_enum, default_value_t = Switch::On, value_name = "on|off")]
     pub heap: Switch,
 
-    /// Sample one page fault in N, a power of two; 0 turns the fault probe off
+    /// Sample one page fault in N, a power of two, to find who is active; 0: none, and no probe of faults with
+    /// --stacks off
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = power_of_two)]
     pub fault_sample: u64,
 

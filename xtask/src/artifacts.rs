@@ -33,7 +33,7 @@ pub fn end_to_end(workspace: &Workspace) -> Result<EndToEnd> {
 pub fn memtrace(workspace: &Workspace) -> Result<PathBuf> {
     process::progress("building memtrace (release)");
     let mut command = workspace.cargo();
-    command.args(["build", "--release", "--package", "memtrace"]);
+    command.args(["build", "--release", "--locked", "--package", "memtrace"]);
     process::check(&mut command)?;
     existing(workspace.target().join("release/memtrace"))
 }

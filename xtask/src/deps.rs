@@ -63,7 +63,6 @@ pub const PACKAGES: &[(&str, Purpose)] = &[
     ("libc6-dev-arm64-cross", Cross),
     ("clang-16", Rival),
     ("libelf-dev", Rival),
-    ("zlib1g-dev", Rival),
 ];
 
 /// Installs what is missing for the given purposes when root; otherwise fails with the line to run.

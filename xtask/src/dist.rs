@@ -93,8 +93,21 @@ fn fill(workspace: &Workspace, binary: &Path, root: &Path) -> Result<()> {
         &config,
         0o640,
     )?;
-    let readme = root.join("usr/share/doc/memtrace/README.md");
-    copy(&workspace.root().join("README.md"), &readme, 0o644)?;
+    let documents = root.join("usr/share/doc/memtrace");
+    copy(
+        &workspace.root().join("README.md"),
+        &documents.join("README.md"),
+        0o644,
+    )?;
+    for directory in ["docs", "docs/runbooks"] {
+        for document in fs::read_dir(workspace.root().join(directory))? {
+            let document = document?.path();
+            if document.is_file() {
+                let inside = document.strip_prefix(workspace.root())?;
+                copy(&document, &documents.join(inside), 0o644)?;
+            }
+        }
+    }
     for (shell, path) in COMPLETIONS {
         let text = process::stdout(Command::new(binary).args(["completions", shell]))?;
         write(&root.join(path), &text, 0o644)?;

@@ -26,6 +26,7 @@ use super::{
     catalog::{self, Alternative, Family, Hook, Probe},
     commands::{self, Commands},
     counts::Counts,
+    options::Options,
     plan::{self, Helpers, Planned},
     refusal,
     ring::Ring,
@@ -37,59 +38,6 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../tracer-ebpf/prebuilt/memtrace.bpfel.o"
 ));
-
-/// What the operator can choose about the kernel side.
-#[derive(Debug, Clone)]
-pub struct Options {
-    pub heap: bool,
-    /// One fault in this many is sampled, a power of two; 0 turns the fault probe off.
-    pub fault_sample: u64,
-    /// Entries of the cgroup map.
-    pub max_cgroups: u32,
-    /// Entries of the process map.
-    pub max_processes: u32,
-    /// Sample pages with the stacks that touched them.
-    pub stacks: bool,
-    /// Attach only probes whose names begin so.
-    pub only: Option<&'static [&'static str]>,
-    /// Processes whose peak RSS stays below end without a record of their own.
-    pub exit_min_bytes: u64,
-    /// Keep what each process was started as, for incidents; the executable's path is always kept.
-    pub command_lines: bool,
-    /// Process names of user-space OOM killers.
-    pub oom_killers: Vec<String>,
-    /// Hooks never to use: kinds (`fexit`, `kretprobe`, `tp_btf`, …) or whole names (`kprobe/oom_kill_process`).
-    pub skipped_hooks: Vec<String>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            heap: true,
-            fault_sample: 64,
-            stacks: false,
-            only: None,
-            max_cgroups: 8192,
-            max_processes: 16384,
-            exit_min_bytes: 16 << 20,
-            command_lines: true,
-            oom_killers: Vec::new(),
-            skipped_hooks: Vec::new(),
-        }
-    }
-}
-
-impl Options {
-    fn wants(&self, probe: &Probe) -> bool {
-        let chosen = |only: &[&str]| only.iter().any(|start| probe.name.starts_with(start));
-        self.only.is_none_or(chosen)
-            && match probe.family {
-                Family::Heap => self.heap,
-                Family::Fault => self.fault_sample > 0 || self.stacks,
-                _ => true,
-            }
-    }
-}
 
 /// memtrace cannot trace on this host.
 #[derive(Debug, Error)]
@@ -170,7 +118,7 @@ impl Loader {
         let command_lines = u32::from(options.command_lines);
         let upid_bytes = support.offsets.upid_bytes.unwrap_or(ABSENT);
         let page_shift = page_size.ilog2();
-        let mask = options.fault_sample.max(1) - 1;
+        let mask = options.fault_sample_mask();
         let stacks = u32::from(options.stacks);
         let task_regs = u32::from(helpers.task_regs && helpers.trusted_task);
         let stack_seed = stacks::seed();

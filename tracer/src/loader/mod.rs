@@ -7,11 +7,13 @@ pub mod attach;
 pub mod catalog;
 pub mod commands;
 pub mod counts;
+mod options;
 pub mod plan;
 mod refusal;
 pub mod ring;
 pub mod stacks;
 
-pub use attach::{LoadError, Loader, Options, Verdict};
+pub use attach::{LoadError, Loader, Verdict};
 pub use catalog::hooks;
+pub use options::Options;
 pub use plan::DIRECT_READS;

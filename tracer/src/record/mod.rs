@@ -93,7 +93,7 @@ pub struct RecordArgs {
 
     /// What a flame graph or folded text shows: memory that is resident, its growth in the second half,
     /// all that was touched, or address space from mmap and brk
-    #[arg(long, default_value = "resident", value_name = "VIEW", value_parser = output::view)]
+    #[arg(long, default_value = "resident", value_name = "VIEW", value_parser = output::view())]
     pub view: View,
 
     /// Print the heaviest call paths as a tree, also if a file is written; it is printed where there is none

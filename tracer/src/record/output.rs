@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::{
     export::{
@@ -90,14 +91,12 @@ impl FormatArg {
     }
 }
 
-pub(super) fn view(text: &str) -> Result<View, String> {
-    View::ALL
-        .into_iter()
-        .find(|view| view.name() == text)
-        .ok_or_else(|| {
-            let names: Vec<&str> = View::ALL.iter().map(|view| view.name()).collect();
-            format!("write one of {}", names.join(", "))
-        })
+/// Of `--view`, whose help names them all.
+pub(super) fn view() -> impl TypedValueParser<Value = View> {
+    PossibleValuesParser::new(View::ALL.map(View::name)).try_map(|text| {
+        let mut views = View::ALL.into_iter();
+        views.find(|view| view.name() == text).ok_or("no such view")
+    })
 }
 
 pub(super) fn write(
@@ -268,7 +267,18 @@ mod tests {
 
     #[test]
     fn views_are_named() {
-        assert_eq!(view("growth").unwrap(), View::Growth);
-        assert!(view("grow").unwrap_err().contains("growth"));
+        let command =
+            || clap::Command::new("test").arg(clap::Arg::new("view").value_parser(view()));
+        let matches = command().try_get_matches_from(["test", "growth"]).unwrap();
+        assert_eq!(matches.get_one("view"), Some(&View::Growth));
+        let refused = command()
+            .try_get_matches_from(["test", "grow"])
+            .unwrap_err();
+        assert!(
+            refused
+                .to_string()
+                .contains("resident, growth, touched, mapped"),
+            "{refused}"
+        );
     }
 }

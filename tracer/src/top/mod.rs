@@ -106,7 +106,7 @@ pub struct TopArgs {
 
     /// Socket of the agent; it must run [default: /run/memtrace/agent.sock if an agent runs, else this
     /// process traces]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", env = "MEMTRACE_API_SOCKET")]
     pub socket: Option<PathBuf>,
 
     /// No colours; also with NO_COLOR in the environment

@@ -42,7 +42,7 @@ impl Tracing {
             Self::OffAgain => "off, again (noise)",
             Self::Memtrace => "memtrace",
             Self::MemtraceNoHeap => "memtrace --heap off",
-            Self::MemtraceNoFaults => "memtrace --fault-sample 0",
+            Self::MemtraceNoFaults => "memtrace --fault-sample 0 --stacks off",
             Self::MemtraceOom => "memtrace oom",
             Self::Bpftrace => "bpftrace",
         }
@@ -82,7 +82,7 @@ impl Tools {
             }),
             Tracing::Memtrace => self.memtrace(&[]),
             Tracing::MemtraceNoHeap => self.memtrace(&["--heap", "off"]),
-            Tracing::MemtraceNoFaults => self.memtrace(&["--fault-sample", "0"]),
+            Tracing::MemtraceNoFaults => self.memtrace(&["--fault-sample", "0", "--stacks", "off"]),
             Tracing::MemtraceOom => self.memtrace_oom(),
             Tracing::Bpftrace => self.bpftrace(),
         }

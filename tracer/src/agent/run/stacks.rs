@@ -38,7 +38,7 @@ pub(super) fn fit(config: &mut Config, hierarchy: &CgroupHierarchy) {
         config.kernel.stacks = false;
         log::warn!(
             "no stacks of resident memory: memtrace's own memory limit is {} MiB; \
-             give it 64 MiB, or choose --stacks off",
+             give it 128 MiB, or choose --stacks off",
             own >> 20
         );
     }

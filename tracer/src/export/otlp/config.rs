@@ -105,7 +105,7 @@ pub struct OtlpFlags {
     /// [env: OTEL_PROFILES_EXPORTER=otlp]
     #[arg(long = "otlp-profiles")]
     pub profiles: bool,
-    /// `service.name` of everything exported [default: memtrace] [env: OTEL_SERVICE_NAME]
+    /// `service.name` of all that is not of a pod's container [default: memtrace] [env: OTEL_SERVICE_NAME]
     #[arg(long = "otlp-service-name", value_name = "NAME")]
     pub service_name: Option<String>,
 }
