@@ -140,7 +140,7 @@ fn a_kill_by_a_process_that_the_option_names_is_told_with_its_killer() -> Result
 fn user_space_kill(options: &[&str], killer: &str) -> Result<()> {
     let agent = Agent::start(options)?;
     let cgroup = Cgroup::new("user-space")?;
-    let (pid, killer_pid, aside) = killed_by(&cgroup, killer)?;
+    let (pid, killer_pid, aside) = killed_by(&cgroup, killer, &[])?;
     let incident = of_victim(&agent, pid)?;
     assert_eq!(incident["kind"], "user_space_kill", "{incident}");
     assert_eq!(incident["killer"]["comm"], killer, "{incident}");
@@ -164,23 +164,47 @@ fn user_space_kill(options: &[&str], killer: &str) -> Result<()> {
 fn a_kill_by_anybody_else_is_no_incident() -> Result<()> {
     let agent = Agent::start(&[])?;
     let cgroup = Cgroup::new("other-killer")?;
-    let (pid, ..) = killed_by(&cgroup, "mt-somebody")?;
-    agent.wait_intervals(4)?;
-    let about = agent.all(|line| of_type("oom_incident")(line) && victim(line, pid).is_ok());
-    ensure!(about.is_empty(), "{about:?}");
+    killed_by(&cgroup, "mt-somebody", &[])?;
+    no_user_space_kill_in(&agent, &cgroup)?;
     agent.stop().map(drop)
 }
 
-/// Has a process of that name kill one in the cgroup; gives the pids of both, killed first, and
-/// the cgroup of the killer.
-fn killed_by(cgroup: &Cgroup, killer: &str) -> Result<(u32, u32, String)> {
+/// Any process may take any name.
+#[test]
+fn who_calls_itself_earlyoom_without_its_rights_is_nobody() -> Result<()> {
+    let agent = Agent::start(&[])?;
+    let cgroup = Cgroup::new("forged-killer")?;
+    killed_by(&cgroup, "earlyoom", &["--uid", "65534"])?;
+    no_user_space_kill_in(&agent, &cgroup)?;
+    // Root of a container has the capability, but not the PIDs of the host.
+    let arguments = ["namespace-kill", "--killer", "earlyoom"];
+    Workload::start(&cgroup, &arguments)?.success()?;
+    no_user_space_kill_in(&agent, &cgroup)?;
+    agent.stop().map(drop)
+}
+
+fn no_user_space_kill_in(agent: &Agent, cgroup: &Cgroup) -> Result<()> {
+    agent.wait_intervals(4)?;
+    let path = cgroup.path();
+    let about = agent.all(|line| {
+        let victims = line["victims"].as_array().into_iter().flatten();
+        of_type("oom_incident")(line) && victims.into_iter().any(|victim| victim["cgroup"] == path)
+    });
+    ensure!(about.is_empty(), "{about:?}");
+    Ok(())
+}
+
+/// Has a process of that name kill one in the cgroup, both started with `options`; gives the pids of both,
+/// killed first, and the cgroup of the killer.
+fn killed_by(cgroup: &Cgroup, killer: &str, options: &[&str]) -> Result<(u32, u32, String)> {
     let bytes = (16 * MIB).to_string();
-    let arguments = ["--comm", "mt-prey", "touch", "--bytes", &bytes];
+    let arguments = [options, &["--comm", "mt-prey", "touch", "--bytes", &bytes]].concat();
     let mut prey = Workload::start(cgroup, &arguments)?;
     prey.report()?;
     let pid = prey.pid();
     let aside = Cgroup::new("killer")?;
-    let arguments = ["--comm", killer, "kill", "--pid", &pid.to_string()];
+    let pid_text = pid.to_string();
+    let arguments = [options, &["--comm", killer, "kill", "--pid", &pid_text]].concat();
     let mut hunter = Workload::start(&aside, &arguments)?;
     hunter.report()?;
     let killer_pid = hunter.pid();

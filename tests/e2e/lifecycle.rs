@@ -7,6 +7,7 @@ use memtrace_tests::agent::{Agent, about, number, of_type};
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::machine::{self, MIB, PAGE};
 use memtrace_tests::workload::Workload;
+use serde_json::Value;
 
 const CHILDREN: u64 = 200;
 /// Up to 6.1 each thread keeps up to 64 pages out of /proc/PID/statm (TASK_RSS_EVENTS_THRESH).
@@ -121,7 +122,42 @@ fn a_process_whose_leader_ended_first_keeps_its_name_and_its_numbers() -> Result
     })?;
     // Two threads, one process.
     assert_eq!(line["exits"], 1, "{line}");
+    ensure!(has_faults(&line, end.faults())?, "not {end:?}: {line}");
     agent.stop().map(drop)
+}
+
+/// Its threads end at the same time, so that several find themselves to be the last.
+#[test]
+fn a_process_of_many_threads_ends_once_with_the_faults_of_all() -> Result<()> {
+    const ENDS: u64 = 30;
+    const THREADS: u64 = 40;
+    let agent = Agent::start(&["--exit-min-rss", "0"])?;
+    let cgroup = Cgroup::new("threads")?;
+    let (count, bytes) = (THREADS.to_string(), MIB.to_string());
+    let arguments = ["threads", "--count", &count, "--bytes", &bytes];
+    let mut faults = 0;
+    for _ in 0..ENDS {
+        let end = Workload::start(&cgroup, &arguments)?.success()?;
+        ensure!(end.faults() >= THREADS * MIB / PAGE, "{end:?}");
+        faults += end.faults();
+    }
+    let id = cgroup.id()?;
+    let path = cgroup.path();
+    cgroup.remove()?;
+    let last = agent.wait_for("the last line", Duration::from_secs(15), |line| {
+        about("cgroup", id)(line) && line["removed"] == true
+    })?;
+    assert_eq!(last["exits"], ENDS, "{last}");
+    ensure!(has_faults(&last, faults)?, "not {faults}: {last}");
+    let told = agent.all(|line| of_type("process_exit")(line) && line["cgroup"] == path);
+    assert_eq!(told.len() as u64, ENDS, "{told:?}");
+    agent.stop().map(drop)
+}
+
+/// Within 1%, and whatever the last threads touch on their way out.
+fn has_faults(line: &Value, expected: u64) -> Result<bool> {
+    let told = number(line, "exited_minor_faults")? + number(line, "exited_major_faults")?;
+    Ok(told.abs_diff(expected) * 100 <= expected)
 }
 
 #[test]
@@ -143,7 +179,7 @@ fn a_growing_process_is_named_with_its_size() -> Result<()> {
     agent.stop().map(drop)
 }
 
-/// Among so many others a reading takes a while, in which some of them end.
+/// Among so many others a reading takes a while, in which some of them end, and OOM kills come.
 #[test]
 fn each_of_many_short_lived_cgroups_is_told_once_as_removed_with_its_process() -> Result<()> {
     const OTHERS: usize = 500;
@@ -154,11 +190,21 @@ fn each_of_many_short_lived_cgroups_is_told_once_as_removed_with_its_process() -
         .collect::<Result<_>>()?;
     let mark = agent.mark();
     let mut ids = Vec::with_capacity(BRIEF);
-    for _ in 0..BRIEF {
+    let killed = Cgroup::new("killed")?;
+    killed.limit(4 * MIB)?;
+    let bytes = (8 * MIB).to_string();
+    let mut doomed = Vec::new();
+    for index in 0..BRIEF {
+        if index % 4 == 0 {
+            doomed.push(Workload::start(&killed, &["oom", "--bytes", &bytes])?);
+        }
         let cgroup = Cgroup::new("brief")?;
         ids.push(cgroup.id()?);
         Workload::start(&cgroup, &["nothing"])?.success()?;
         cgroup.remove()?;
+    }
+    for workload in doomed {
+        ensure!(workload.end()?.killed());
     }
     let last = ids.last().copied().unwrap_or_default();
     let removed = |id| move |line: &_| about("cgroup", id)(line) && line["removed"] == true;

@@ -6,6 +6,8 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
+use std::process;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Instant;
 
@@ -139,13 +141,30 @@ pub fn family(count: u64, bytes: u64, more: u64) -> Result<()> {
 }
 
 /// A thread that is not the leader writes `bytes`.
+/// As many threads beside the first write `bytes` each, and all end at once.
+pub fn threads(count: u64, bytes: u64) -> Result<()> {
+    let all_touched = Arc::new(Barrier::new(count as usize + 1));
+    for _ in 0..count {
+        let all_touched = Arc::clone(&all_touched);
+        thread::Builder::new().spawn(move || {
+            if touch(bytes).is_err() {
+                process::abort();
+            }
+            all_touched.wait();
+            thread::park();
+        })?;
+    }
+    all_touched.wait();
+    Ok(())
+}
+
 pub fn second_thread(bytes: u64) -> Result<()> {
     let thread = thread::Builder::new()
         .name("mt-thread".into())
         .spawn(move || {
             // SAFETY: only asks.
             let tid = unsafe { libc::gettid() };
-            report(&json!({ "pid": std::process::id(), "tid": tid }))?;
+            report(&json!({ "pid": process::id(), "tid": tid }))?;
             wait_for_start()?;
             Ok(touch(bytes)?)
         })?;
@@ -175,6 +194,24 @@ pub fn namespace(bytes: u64, in_child: bool) -> Result<()> {
         pause()
     })?;
     tell_end_of(init)
+}
+
+/// In a PID namespace of its own, process 1, of that name, kills its child.
+pub fn namespace_kill(killer: &[u8]) -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWPID).context("cannot make a PID namespace")?;
+    let init = spawn(|| {
+        set_comm(killer);
+        let child = spawn(|| {
+            loop {
+                thread::park();
+            }
+        })?;
+        kill(child, Signal::SIGKILL)?;
+        ensure!(matches!(waitpid(child, None)?, WaitStatus::Signaled(..)));
+        Ok(())
+    })?;
+    ensure!(matches!(waitpid(init, None)?, WaitStatus::Exited(_, 0)));
+    Ok(())
 }
 
 /// Children that write `bytes` in that cgroup until they are killed, one after the other.

@@ -84,10 +84,12 @@ pub enum Drop {
     StackRingFull = 10,
     /// The registers of a sampled thread could not be read.
     StackUnreadable = 11,
+    /// A process ended with more threads than are looked at for their page faults.
+    ExitThreadsLeftOut = 12,
 }
 
 impl Drop {
-    pub const ALL: [(Drop, &'static str); 12] = [
+    pub const ALL: [(Drop, &'static str); 13] = [
         (Drop::OomRingFull, "oom_ring_full"),
         (Drop::EventRingFull, "event_ring_full"),
         (Drop::CgroupsFull, "cgroup_map_full"),
@@ -100,6 +102,7 @@ impl Drop {
         (Drop::CommandsFull, "command_map_full"),
         (Drop::StackRingFull, "stack_ring_full"),
         (Drop::StackUnreadable, "stack_unreadable"),
+        (Drop::ExitThreadsLeftOut, "exit_threads_left_out"),
     ];
 }
 

@@ -34,6 +34,18 @@ pub static RECLAIM_STARTS: HashMap<u32, u64> = HashMap::with_max_entries(4096, 0
 #[map]
 pub static BREAKS: LruHashMap<u32, u64> = LruHashMap::with_max_entries(16384, 0);
 
+/// A process, for as long as its number stands for it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct ProcessId {
+    pub start_boottime: u64,
+    pub tgid: u64,
+}
+
+/// Processes whose end was taken note of: several of the last threads see that nobody is left.
+#[map]
+pub static ENDED: LruHashMap<ProcessId, u8> = LruHashMap::with_max_entries(1024, 0);
+
 /// Faults seen by this CPU: decides which one is sampled.
 #[map]
 pub static FAULTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);

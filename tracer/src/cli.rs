@@ -218,7 +218,8 @@ pub struct IncidentArgs {
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub stall_after: Duration,
 
-    /// Process name of a user-space OOM killer, whose signals are incidents; may be repeated
+    /// Process name of a user-space OOM killer, whose signals are incidents where it has CAP_KILL and the
+    /// PIDs of the host; may be repeated
     #[arg(
         long,
         value_name = "NAME",

@@ -74,9 +74,11 @@ fn run(command: &str, options: &[OsString]) -> Result<()> {
             number(options, "--bytes")?,
             number(options, "--more")?,
         ),
+        "threads" => processes::threads(number(options, "--count")?, number(options, "--bytes")?),
         "second-thread" => processes::second_thread(number(options, "--bytes")?),
         "namespace-init" => processes::namespace(number(options, "--bytes")?, false),
         "namespace-child" => processes::namespace(number(options, "--bytes")?, true),
+        "namespace-kill" => processes::namespace_kill(value(options, "--killer")?.as_bytes()),
         "one-after-the-other" => processes::one_after_the_other(
             Path::new(value(options, "--in")?),
             number(options, "--kills")?,
@@ -133,8 +135,9 @@ fn calls() -> Result<()> {
     pause()
 }
 
-/// The first thread ends before another one, as the last of a process then is not its leader.
+/// The first thread ends before another one, as the last of a process then is not its leader. Both touch as much.
 fn leader_first(bytes: u64) -> Result<()> {
+    touch(bytes)?;
     // SAFETY: only asks.
     let leader = unsafe { libc::getpid() };
     std::thread::Builder::new()

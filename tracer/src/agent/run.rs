@@ -382,6 +382,8 @@ impl Agent {
             Some(LifecycleEvent::CgroupRemoved { id }) => {
                 self.readings
                     .removed(&mut self.cgroups, id, self.clock.elapsed());
+                // An OOM may have these events taken in behind the totals of an interval.
+                self.count_last(id);
                 self.forget_files(id)?;
             }
             Some(

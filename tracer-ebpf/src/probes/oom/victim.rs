@@ -19,6 +19,8 @@ use crate::{
 
 /// PID namespaces below one another (`MAX_PID_NS_LEVEL`, include/linux/pid_namespace.h).
 const MOST_NAMESPACES: u32 = 32;
+/// include/uapi/linux/capability.h
+const CAP_KILL: u32 = 5;
 
 /// The kernel marked a task.
 #[inline(always)]
@@ -44,7 +46,7 @@ pub fn signalled(target: Bare, signal: u32) {
             *byte = 0;
         }
     }
-    if OOM_KILLERS.get_ptr(name).is_none() {
+    if OOM_KILLERS.get_ptr(name).is_none() || !may_kill_any() {
         return;
     }
     let tgid = target.u32(&OFF_TASK_TGID, 0);
@@ -57,6 +59,20 @@ pub fn signalled(target: Bare, signal: u32) {
     }
     let _ = SIGNALLED.insert(tgid, 1, 0);
     tell(KIND_SIGNAL, target, 0, signal);
+}
+
+/// Whether the running task may kill every process of the host: any process may take the name of one that does.
+#[inline(always)]
+fn may_kill_any() -> bool {
+    let sender = Bare::current();
+    let credentials = sender.follow(&OFF_TASK_CRED);
+    // Two words before 6.3, then one of twice the size: this one is the lower half of both.
+    let capabilities = credentials.u32(&OFF_CRED_CAP_EFFECTIVE, 0);
+    let users = credentials
+        .follow(&OFF_CRED_USER_NS)
+        .u32(&OFF_USER_NS_LEVEL, ABSENT_U32);
+    let pid = sender.follow(&OFF_TASK_SIGNAL).follow(&OFF_SIGNAL_PID);
+    capabilities & 1 << CAP_KILL != 0 && users == 0 && pid.u32(&OFF_PID_LEVEL, ABSENT_U32) == 0
 }
 
 #[inline(always)]

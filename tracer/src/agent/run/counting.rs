@@ -68,7 +68,7 @@ impl Agent {
         Ok(active)
     }
 
-    /// The last totals of a cgroup that was found to be gone after all were taken in.
+    /// The last totals of a cgroup that is gone, whether or not all of this interval were taken in before.
     pub(super) fn count_last(&mut self, id: u64) {
         if let Some(counts) = self.counts.cgroup(id) {
             self.cgroups.counted(id, counted(&counts, self.page_size));

@@ -1,0 +1,149 @@
+//! The end of a process: once for each, with the page faults of all its threads.
+
+use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_boot_ns};
+use memtrace_ebpf::{
+    counts::{Drop, ProcessKey},
+    event::{KIND_PROCESS_EXITED, ProcessExit},
+};
+
+use crate::{
+    bare::Bare,
+    counters::{add, cgroup, dropped},
+    globals::*,
+    maps::{BREAKS, ENDED, EVENTS, PROCESSES, ProcessId},
+    probes::oom,
+    task::{self, Kernel},
+};
+
+/// Threads that are looked at for their faults.
+const MOST_THREADS: u32 = 512;
+/// Looks at the threads: each is in vain if one was released meanwhile.
+const LOOKS: u32 = 3;
+const EEXIST: i32 = 17;
+
+#[inline(always)]
+pub fn thread(task: Kernel) {
+    let Some(signal) = task.follow(&OFF_TASK_SIGNAL) else {
+        return;
+    };
+    // Counted down before this hook: all threads between the two find nobody left.
+    if signal.read::<u32>(&OFF_SIGNAL_LIVE) != Some(0) || !is_first(task) {
+        return;
+    }
+    let tgid = task::tgid(task);
+    let _ = BREAKS.remove(tgid);
+    oom::process_ended(tgid, signal);
+    let Some(id) = task::memory_cgroup(task) else {
+        dropped(Drop::CgroupUnknown);
+        return;
+    };
+    let key = ProcessKey {
+        cgroup_id: id,
+        tgid,
+        padding: 0,
+    };
+    let _ = PROCESSES.remove(key);
+
+    let faults = faults_of_all(task, signal);
+    let peak_rss_pages = signal.read::<u64>(&OFF_SIGNAL_MAXRSS).unwrap_or(0);
+    if let Some(counts) = cgroup(id) {
+        // SAFETY: a live map value. The maximum may lose a race; the sums may not.
+        unsafe {
+            add(&raw mut (*counts).lifecycle.exits, 1);
+            add(
+                &raw mut (*counts).lifecycle.exited_minor_faults,
+                faults.minor,
+            );
+            add(
+                &raw mut (*counts).lifecycle.exited_major_faults,
+                faults.major,
+            );
+            let peak = &raw mut (*counts).lifecycle.exited_peak_rss_pages;
+            if peak_rss_pages > *peak {
+                *peak = peak_rss_pages;
+            }
+        }
+    }
+    if peak_rss_pages < EXIT_MIN_PEAK_PAGES.load() {
+        return;
+    }
+    // A process is known by its leader's name; the last thread to end may have another.
+    let named = task.follow(&OFF_TASK_GROUP_LEADER).unwrap_or(task);
+    let Some(mut entry) = EVENTS.reserve::<ProcessExit>(0) else {
+        dropped(Drop::EventRingFull);
+        return;
+    };
+    entry.write(ProcessExit {
+        kind: KIND_PROCESS_EXITED,
+        tgid,
+        cgroup_id: id,
+        // SAFETY: takes no argument.
+        time_ns: unsafe { bpf_ktime_get_boot_ns() },
+        peak_rss_pages,
+        minor_faults: faults.minor,
+        major_faults: faults.major,
+        comm: task::comm(named),
+    });
+    entry.submit(0);
+}
+
+/// Whether no other thread has taken note of the end of this process.
+#[inline(always)]
+fn is_first(task: Kernel) -> bool {
+    let leader = task.follow(&OFF_TASK_GROUP_LEADER).unwrap_or(task);
+    let process = ProcessId {
+        start_boottime: leader.read::<u64>(&OFF_TASK_START_BOOTTIME).unwrap_or(0),
+        tgid: u64::from(task::tgid(task)),
+    };
+    // An end that finds no room is counted rather twice than never.
+    ENDED.insert(process, 1, BPF_NOEXIST.into()) != Err(-EEXIST)
+}
+
+struct Faults {
+    minor: u64,
+    major: u64,
+}
+
+/// Of all threads: those that were released left theirs in `signal`, the others, first of all a leader that
+/// ended before, still have them.
+#[inline(always)]
+fn faults_of_all(task: Kernel, signal: Kernel) -> Faults {
+    let signal = Bare::new(signal.address());
+    let mut faults = Faults { minor: 0, major: 0 };
+    let mut threads = signal.u32(&OFF_SIGNAL_NR_THREADS, 1);
+    for _ in 0..LOOKS {
+        faults.minor = signal.value(&OFF_SIGNAL_MIN_FLT, 0);
+        faults.major = signal.value(&OFF_SIGNAL_MAJ_FLT, 0);
+        if threads <= 1 {
+            faults.minor += task.read::<u64>(&OFF_TASK_MIN_FLT).unwrap_or(0);
+            faults.major += task.read::<u64>(&OFF_TASK_MAJ_FLT).unwrap_or(0);
+            return faults;
+        }
+        add_threads(signal, &mut faults);
+        let left = signal.u32(&OFF_SIGNAL_NR_THREADS, 1);
+        if left == threads {
+            break;
+        }
+        threads = left;
+    }
+    if threads > MOST_THREADS {
+        dropped(Drop::ExitThreadsLeftOut);
+    }
+    faults
+}
+
+/// Along `signal_struct::thread_head`, which is read as RCU readers do: a thread that leaves keeps its way on.
+#[inline(always)]
+fn add_threads(signal: Bare, faults: &mut Faults) {
+    let head = signal.add(OFF_SIGNAL_THREAD_HEAD.load() as usize);
+    let mut node = signal.follow(&OFF_SIGNAL_THREAD_HEAD);
+    for _ in 0..MOST_THREADS {
+        if node.is_none() || node.address() == head.address() {
+            return;
+        }
+        let thread = node.container(&OFF_TASK_THREAD_NODE);
+        faults.minor += thread.value::<u64>(&OFF_TASK_MIN_FLT, 0);
+        faults.major += thread.value::<u64>(&OFF_TASK_MAJ_FLT, 0);
+        node = thread.follow(&OFF_TASK_THREAD_NODE);
+    }
+}
