@@ -30,6 +30,7 @@ use super::{
     plan::{self, Helpers, Planned},
     refusal,
     ring::Ring,
+    runs,
     stacks::{self, StackSamples},
 };
 
@@ -74,7 +75,7 @@ pub struct Verdict {
 /// The loaded programs. Dropping it detaches everything.
 #[derive(Debug)]
 pub struct Loader {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     stack_seed: u64,
     pub support: Support,
     pub verdicts: Vec<Verdict>,
@@ -228,22 +229,6 @@ impl Loader {
         of_family.peek().is_some() && of_family.all(|verdict| verdict.attached.is_some())
     }
 
-    /// Probe name, run time in ns and run count of each attached program, from the kernel.
-    /// Both `None` while `kernel.bpf_stats_enabled` is 0.
-    pub fn runs(&self) -> Vec<(&'static str, Option<u64>, Option<u64>)> {
-        let enabled = fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled")
-            .is_ok_and(|text| text.trim() == "1");
-        self.verdicts
-            .iter()
-            .filter_map(|verdict| {
-                let (program, _) = verdict.attached.as_ref()?;
-                let info = enabled.then(|| self.fdinfo(program)).flatten();
-                let value = |key| fdinfo_value(info.as_deref()?, key);
-                Some((verdict.probe, value("run_time_ns"), value("run_cnt")))
-            })
-            .collect()
-    }
-
     /// Locked kernel memory of the maps, bytes; `None` where the kernel does not tell.
     pub fn map_bytes(&self) -> Option<u64> {
         self.ebpf
@@ -251,23 +236,10 @@ impl Loader {
             .map(|(_, map)| {
                 let fd = map_fd(map)?;
                 let info = fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()?;
-                fdinfo_value(&info, "memlock")
+                runs::fdinfo_value(&info, "memlock")
             })
             .sum()
     }
-
-    fn fdinfo(&self, program: &str) -> Option<String> {
-        let fd = self.ebpf.program(program)?.fd().ok()?.as_fd().as_raw_fd();
-        fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).ok()
-    }
-}
-
-fn fdinfo_value(info: &str, key: &str) -> Option<u64> {
-    info.lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?
-        .trim()
-        .parse()
-        .ok()
 }
 
 fn map_fd(map: &Map) -> Option<i32> {

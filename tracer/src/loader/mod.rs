@@ -11,6 +11,7 @@ mod options;
 pub mod plan;
 mod refusal;
 pub mod ring;
+mod runs;
 pub mod stacks;
 
 pub use attach::{LoadError, Loader, Verdict};

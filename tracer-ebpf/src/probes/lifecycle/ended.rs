@@ -1,9 +1,13 @@
 //! The end of a process: once for each, with the page faults of all its threads.
 
-use aya_ebpf::{bindings::BPF_NOEXIST, helpers::bpf_ktime_get_boot_ns};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::{bpf_ktime_get_boot_ns, generated::bpf_probe_read_kernel},
+};
 use memtrace_ebpf::{
     counts::{Drop, ProcessKey},
     event::{KIND_PROCESS_EXITED, ProcessExit},
+    offsets::ABSENT,
 };
 
 use crate::{
@@ -18,7 +22,7 @@ use crate::{
 /// Threads that are looked at for their faults.
 const MOST_THREADS: u32 = 512;
 /// Looks at the threads: each is in vain if one was released meanwhile.
-const LOOKS: u32 = 3;
+const LOOKS: u32 = 2;
 const EEXIST: i32 = 17;
 
 #[inline(always)]
@@ -111,6 +115,9 @@ fn faults_of_all(task: Kernel, signal: Kernel) -> Faults {
     let signal = Bare::new(signal.address());
     let mut faults = Faults { minor: 0, major: 0 };
     let mut threads = signal.u32(&OFF_SIGNAL_NR_THREADS, 1);
+    if OFF_SIGNAL_THREAD_HEAD.load() == ABSENT || OFF_TASK_THREAD_NODE.load() == ABSENT {
+        threads = 1;
+    }
     for _ in 0..LOOKS {
         faults.minor = signal.value(&OFF_SIGNAL_MIN_FLT, 0);
         faults.major = signal.value(&OFF_SIGNAL_MAJ_FLT, 0);
@@ -136,14 +143,30 @@ fn faults_of_all(task: Kernel, signal: Kernel) -> Faults {
 #[inline(always)]
 fn add_threads(signal: Bare, faults: &mut Faults) {
     let head = signal.add(OFF_SIGNAL_THREAD_HEAD.load() as usize);
-    let mut node = signal.follow(&OFF_SIGNAL_THREAD_HEAD);
+    let mut node = word(head, 0);
     for _ in 0..MOST_THREADS {
-        if node.is_none() || node.address() == head.address() {
+        if node == head.address() as u64 {
             return;
         }
-        let thread = node.container(&OFF_TASK_THREAD_NODE);
-        faults.minor += thread.value::<u64>(&OFF_TASK_MIN_FLT, 0);
-        faults.major += thread.value::<u64>(&OFF_TASK_MAJ_FLT, 0);
-        node = thread.follow(&OFF_TASK_THREAD_NODE);
+        let thread = Bare::new(node as *const u8).container(&OFF_TASK_THREAD_NODE);
+        faults.minor += word(thread, OFF_TASK_MIN_FLT.load());
+        faults.major += word(thread, OFF_TASK_MAJ_FLT.load());
+        node = word(thread, OFF_TASK_THREAD_NODE.load());
     }
+}
+
+/// 0 where it cannot be read. Without a branch, of which verifiers before 6.x follow both sides at each turn of
+/// a loop.
+#[inline(always)]
+fn word(base: Bare, offset: u32) -> u64 {
+    let mut word = 0_u64;
+    // SAFETY: the helper tolerates any source, and fills the target, which is ours, with zeros if it fails.
+    unsafe {
+        bpf_probe_read_kernel(
+            (&raw mut word).cast(),
+            size_of::<u64>() as u32,
+            base.add(offset as usize).address().cast(),
+        );
+    }
+    word
 }

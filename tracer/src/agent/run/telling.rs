@@ -88,6 +88,8 @@ impl Agent {
     pub(super) fn own(&mut self) -> SelfReading {
         let mut losses = self.counts.drops();
         losses.push(("map_reading_failed", self.counts.failed()));
+        let skipped = self.loader.skipped_runs();
+        losses.extend(skipped.map(|runs| ("program_run_skipped", runs)));
         losses.push(("cgroup_reading_failed", self.readings.failed));
         losses.push(("host_reading_failed", self.host_unreadable));
         losses.push(("leak_processes_left_out", self.leaks_without_processes));
