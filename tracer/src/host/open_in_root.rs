@@ -1,12 +1,16 @@
 //! Opens files as a process sees them, without being led out of its root.
 //!
 //! Owns how untrusted paths are opened: only regular files, so that no pipe blocks and no device
-//! does what opening it does, and symbolic links end inside of the root.
+//! does what opening it does, without waiting for who holds a lease, and symbolic links end inside of
+//! the root.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
     path::Path,
 };
 
@@ -40,7 +44,7 @@ impl Root {
     /// Opens a regular file for reading. `follow`: whether it may be a symbolic link itself.
     ///
     /// # Errors
-    /// There is none, it is something else, or it may not be read.
+    /// There is none, it is something else, or it may not be read; `WouldBlock`: its owner holds a lease.
     pub fn open(&self, path: &Path, follow: bool) -> io::Result<(File, FileStat)> {
         let mut flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         if !follow {
@@ -67,7 +71,64 @@ impl Root {
         if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFREG {
             return Err(io::Error::other("no regular file"));
         }
-        let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
+        let file = open_at_once(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd())))?;
         Ok((file, stat))
+    }
+}
+
+/// Opens for reading. Waits for nobody: a lease (`F_SETLEASE`) would hold it up for as long as
+/// `/proc/sys/fs/lease-break-time` at each file, and everybody may take one of an own file.
+///
+/// # Errors
+/// As of `open(2)`; `WouldBlock`: there is a lease that conflicts.
+pub fn open_at_once(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    options.open(path)
+}
+
+/// Leases `file` to itself, as everybody may an own file that nobody else has open.
+#[cfg(test)]
+pub(crate) fn lease(file: &File) {
+    const F_SETLEASE: i32 = 1024;
+    // SAFETY: calls on a descriptor that lives through them; with no owner, breaking the lease sends
+    // no SIGIO, which would end the process.
+    unsafe {
+        let taken = libc::fcntl(
+            file.as_raw_fd(),
+            F_SETLEASE,
+            i32::from(libc::F_WRLCK as i16),
+        );
+        assert_eq!(taken, 0, "{}", io::Error::last_os_error());
+        assert_eq!(libc::fcntl(file.as_raw_fd(), libc::F_SETOWN, 0), 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_under_a_lease_is_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("leased");
+        std::fs::write(&path, "text").unwrap();
+        let root = Root::at(directory.path()).unwrap();
+        assert!(root.open(Path::new("/leased"), true).is_ok());
+        let leased = File::open(&path).unwrap();
+        lease(&leased);
+        let refused = root.open(Path::new("/leased"), true).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+        drop(leased);
+        assert!(root.open(Path::new("/leased"), false).is_ok());
+    }
+
+    #[test]
+    fn a_pipe_is_no_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pipe");
+        nix::unistd::mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        let root = Root::at(directory.path()).unwrap();
+        assert!(root.open(Path::new("/pipe"), true).is_err());
     }
 }

@@ -4,10 +4,10 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, File},
+    fs::File,
     io,
     ops::Range,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,7 +16,11 @@ use std::{
 use nix::sys::stat::{major, minor};
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, read::ReadCache};
 
-use crate::host::{ProcRoot, mappings::Mapping, open_in_root::Root};
+use crate::host::{
+    ProcRoot,
+    mappings::Mapping,
+    open_in_root::{Root, open_at_once},
+};
 
 use super::{
     code::{Module, ModuleId},
@@ -214,12 +218,11 @@ fn open(proc: &ProcRoot, pid: u32, mapping: &Mapping) -> Option<File> {
     let Range { start, end } = mapping.range;
     // Needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN, and finds deleted files too.
     let link = proc.path(&format!("{pid}/map_files/{start:x}-{end:x}"));
-    let opened = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(&link);
-    if let Ok(file) = opened {
-        return is_regular(&file).then_some(file);
+    match open_at_once(&link) {
+        Ok(file) => return is_regular(&file).then_some(file),
+        // A lease: it is tried again when the process is read again.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+        Err(_) => {}
     }
     let root = Root::at(&proc.path(&format!("{pid}/root"))).ok()?;
     let path = Path::new(std::str::from_utf8(&mapping.path).ok()?);
