@@ -340,6 +340,8 @@ impl Stacks {
             ("stack_call_path_evicted", losses.call_paths_evicted),
             ("stack_page_evicted", losses.pages_evicted),
             ("stack_module_evicted", losses.modules_evicted),
+            ("stack_unwind_table_refused", losses.tables_refused),
+            ("stack_code_left_out", losses.code_left_out),
             ("stack_page_table_unreadable", losses.page_tables_unreadable),
             ("stack_density_refused", losses.densities_refused),
             (

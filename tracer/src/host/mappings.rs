@@ -8,6 +8,8 @@ use super::{HostError, ProcRoot, pseudo_file::read_stream};
 
 /// Much longer lists than real programs have (`vm.max_map_count` is 65,530).
 const MOST_BYTES: usize = 16 << 20;
+/// Buffers that longer lists made larger are made smaller again.
+const KEPT_BYTES: usize = 1 << 20;
 
 /// One line of `/proc/PID/maps`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,9 +29,21 @@ pub struct Mapping {
 }
 
 impl ProcRoot {
-    /// All mappings of a process, in the order of addresses. Source: `show_map_vma` in
-    /// fs/proc/task_mmu.c. [`HostError::Gone`] when it has ended.
+    /// All mappings of a process, in the order of addresses. [`HostError::Gone`] when it has ended.
     pub fn mappings(&self, pid: u32, buffer: &mut Vec<u8>) -> Result<Vec<Mapping>, HostError> {
+        let mut all = Vec::new();
+        self.each_mapping(pid, buffer, |mapping| all.push(mapping))?;
+        Ok(all)
+    }
+
+    /// Like [`ProcRoot::mappings`], but keeps none: a process may have many. Source: `show_map_vma` in
+    /// fs/proc/task_mmu.c.
+    pub fn each_mapping(
+        &self,
+        pid: u32,
+        buffer: &mut Vec<u8>,
+        then: impl FnMut(Mapping),
+    ) -> Result<(), HostError> {
         let path = self.path(&format!("{pid}/maps"));
         let text = File::open(&path)
             .and_then(|file| read_stream(&file, buffer, MOST_BYTES))
@@ -39,10 +53,14 @@ impl ProcRoot {
                 }
                 _ => HostError::read(&path, error),
             })?;
-        Ok(text
-            .split(|byte| *byte == b'\n')
+        text.split(|byte| *byte == b'\n')
             .filter_map(mapping)
-            .collect())
+            .for_each(then);
+        if buffer.len() > KEPT_BYTES {
+            buffer.truncate(KEPT_BYTES);
+            buffer.shrink_to_fit();
+        }
+        Ok(())
     }
 }
 

@@ -1,12 +1,16 @@
 //! Opens files as a process sees them, without being led out of its root.
 //!
 //! Owns how untrusted paths are opened: only regular files, so that no pipe blocks and no device
-//! does what opening it does, and symbolic links end inside of the root.
+//! does what opening it does, without waiting for who holds a lease, and symbolic links end inside of
+//! the root.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io,
-    os::fd::{AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
     path::Path,
 };
 
@@ -40,7 +44,7 @@ impl Root {
     /// Opens a regular file for reading. `follow`: whether it may be a symbolic link itself.
     ///
     /// # Errors
-    /// There is none, it is something else, or it may not be read.
+    /// There is none, it is something else, or it may not be read; `WouldBlock`: its owner holds a lease.
     pub fn open(&self, path: &Path, follow: bool) -> io::Result<(File, FileStat)> {
         let mut flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
         if !follow {
@@ -67,7 +71,22 @@ impl Root {
         if SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits()) != SFlag::S_IFREG {
             return Err(io::Error::other("no regular file"));
         }
-        let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
+        let file = open_at_once(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd())))?;
         Ok((file, stat))
     }
 }
+
+/// Opens for reading. Waits for nobody: a lease (`F_SETLEASE`) would hold it up for as long as
+/// `/proc/sys/fs/lease-break-time` at each file, and everybody may take one of an own file.
+///
+/// # Errors
+/// As of `open(2)`; `WouldBlock`: there is a lease that conflicts.
+pub fn open_at_once(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    options.open(path)
+}
+
+#[cfg(test)]
+#[path = "open_in_root_tests.rs"]
+pub(crate) mod tests;

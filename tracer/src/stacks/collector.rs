@@ -74,7 +74,7 @@ impl Collector {
         let chosen = only.map(|only| only.cgroups.clone()).unwrap_or_default();
         let mut collector = Self {
             modules: Modules::new(proc.clone(), limits.most_modules),
-            unwinding: Unwinding::new(proc.clone(), page_bytes),
+            unwinding: Unwinding::new(proc.clone(), page_bytes, limits.most_code),
             paths: CallPaths::new(limits.most_call_paths),
             spaces: HashMap::new(),
             tables: PageTables::new(page_bytes, huge_bytes),
@@ -423,6 +423,8 @@ impl Collector {
     pub fn losses(&self) -> StackLosses {
         StackLosses {
             modules_evicted: self.modules.evicted,
+            tables_refused: self.modules.tables_refused,
+            code_left_out: self.unwinding.left_out,
             ..self.losses
         }
     }

@@ -12,6 +12,8 @@ pub struct CollectorLimits {
     pub most_pages: usize,
     pub most_call_paths: usize,
     pub most_modules: usize,
+    /// Executable mappings of all processes together, about 400 bytes each.
+    pub most_code: usize,
     pub most_cgroups: usize,
     pub density: DensityLimits,
     /// Processes that are younger are not sampled: most do not live for long, and to look at one
@@ -37,6 +39,7 @@ impl Default for CollectorLimits {
             most_pages: 65_536,
             most_call_paths: 10_000,
             most_modules: 512,
+            most_code: 32_768,
             most_cgroups: 8192,
             density: DensityLimits::default(),
             least_age: Duration::ZERO,

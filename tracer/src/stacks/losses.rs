@@ -17,6 +17,10 @@ pub struct StackLosses {
     pub pages_evicted: u64,
     /// Files forgotten for room.
     pub modules_evicted: u64,
+    /// Unwind tables of files that are too large, or for which there is no room.
+    pub tables_refused: u64,
+    /// Executable mappings that were left out, again whenever their process is read.
+    pub code_left_out: u64,
     /// Page tables that could not be read.
     pub page_tables_unreadable: u64,
     /// Densities that the kernel has no room for.

@@ -4,28 +4,31 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, File},
+    fs::File,
     io,
     ops::Range,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use nix::sys::stat::{major, minor};
-use object::{Object as _, ObjectSection as _, ObjectSegment as _, read::ReadCache};
 
-use crate::host::{ProcRoot, mappings::Mapping, open_in_root::Root};
+use crate::host::{
+    ProcRoot,
+    mappings::Mapping,
+    open_in_root::{Root, open_at_once},
+};
 
 use super::{
     code::{Module, ModuleId},
+    elf::{build_id, read_tables},
     file_view::FileView,
 };
 
-/// Larger unwind tables than known programs have (rustc's take 27 MiB).
-const MOST_SECTION_BYTES: u64 = 256 << 20;
-const MOST_BUILD_ID: usize = 64;
+/// Bytes of a table whose index takes as much memory as a mapping does by itself.
+const UNINDEXED_BYTES_OF_ONE: usize = 256;
 /// A file is closed when nothing needed it for so long: open, it keeps the file system of a container busy
 /// that may be gone.
 const KEEP_UNUSED: Duration = Duration::from_secs(60);
@@ -39,6 +42,8 @@ pub struct UnwindTables {
     pub got: Option<Range<u64>>,
     /// Offset in the file, address and length of each loaded segment.
     pub segments: Vec<Segment>,
+    /// A table was left out: it is too large, or there is no room.
+    pub refused: bool,
 }
 
 /// A section's bytes and where they are loaded.
@@ -71,6 +76,14 @@ impl UnwindTables {
         let within = mapping.offset - (segment.offset & mask);
         let address = (segment.address & mask).wrapping_add(within);
         Some(mapping.range.start.wrapping_sub(address))
+    }
+
+    /// What the index of a mapping takes, as a number of mappings without one.
+    pub fn index_room(&self) -> usize {
+        match (&self.eh_frame, &self.eh_frame_hdr) {
+            (Some(table), None) => table.bytes.len() / UNINDEXED_BYTES_OF_ONE,
+            _ => 0,
+        }
     }
 
     /// Whether a file was cut short under a table.
@@ -107,6 +120,8 @@ pub struct Modules {
     most: usize,
     /// Modules that were forgotten because there were too many.
     pub evicted: u64,
+    /// Files whose unwind tables were left out.
+    pub tables_refused: u64,
 }
 
 impl Modules {
@@ -119,11 +134,18 @@ impl Modules {
             clock: 0,
             most: most.max(1),
             evicted: 0,
+            tables_refused: 0,
         }
     }
 
     pub fn get(&self, id: ModuleId) -> Option<&Module> {
         self.entries.get(&id).map(|entry| &entry.module)
+    }
+
+    /// How often a module was looked for.
+    #[cfg(test)]
+    pub fn looks(&self) -> u64 {
+        self.clock
     }
 
     /// The module behind a mapping of a process, opened if it is new.
@@ -178,9 +200,10 @@ impl Modules {
             return tables.clone();
         }
         let tables = match &entry.module.file {
-            Some(file) => Arc::new(read_tables(file).unwrap_or_default()),
+            Some(file) => Arc::new(read_tables(file)),
             None => Arc::default(),
         };
+        self.tables_refused += u64::from(tables.refused);
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.tables = Some(tables.clone());
         }
@@ -214,12 +237,11 @@ fn open(proc: &ProcRoot, pid: u32, mapping: &Mapping) -> Option<File> {
     let Range { start, end } = mapping.range;
     // Needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN, and finds deleted files too.
     let link = proc.path(&format!("{pid}/map_files/{start:x}-{end:x}"));
-    let opened = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(&link);
-    if let Ok(file) = opened {
-        return is_regular(&file).then_some(file);
+    match open_at_once(&link) {
+        Ok(file) => return is_regular(&file).then_some(file),
+        // A lease: it is tried again when the process is read again.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+        Err(_) => {}
     }
     let root = Root::at(&proc.path(&format!("{pid}/root"))).ok()?;
     let path = Path::new(std::str::from_utf8(&mapping.path).ok()?);
@@ -233,58 +255,6 @@ fn open(proc: &ProcRoot, pid: u32, mapping: &Mapping) -> Option<File> {
 
 fn is_regular(file: &File) -> bool {
     file.metadata().is_ok_and(|metadata| metadata.is_file())
-}
-
-fn build_id(file: &File) -> Option<Vec<u8>> {
-    let cache = ReadCache::new(file);
-    let object = object::File::parse(&cache).ok()?;
-    let id = object.build_id().ok()??;
-    (!id.is_empty() && id.len() <= MOST_BUILD_ID).then(|| id.to_vec())
-}
-
-fn read_tables(file: &File) -> io::Result<UnwindTables> {
-    let cache = ReadCache::new(file);
-    let object = object::File::parse(&cache).map_err(io::Error::other)?;
-    let length = file.metadata()?.len();
-    let section = |name: &str| {
-        let section = object.section_by_name(name)?;
-        let (offset, bytes) = section.file_range()?;
-        // What lies behind the end could not be read.
-        let end = offset.checked_add(bytes)?;
-        if bytes > MOST_SECTION_BYTES || end > length {
-            return None;
-        }
-        let view = FileView::new(file, offset, usize::try_from(bytes).ok()?).ok()?;
-        let start = section.address();
-        Some(Section {
-            address: start..start.checked_add(bytes)?,
-            bytes: Arc::new(view),
-        })
-    };
-    let range = |name: &str| {
-        let section = object.section_by_name(name)?;
-        let start = section.address();
-        Some(start..start.checked_add(section.size())?)
-    };
-    let segments = object
-        .segments()
-        .map(|segment| {
-            let (offset, bytes) = segment.file_range();
-            Segment {
-                offset,
-                bytes,
-                address: segment.address(),
-            }
-        })
-        .filter(|segment| segment.bytes > 0)
-        .collect();
-    Ok(UnwindTables {
-        text: range(".text"),
-        eh_frame: section(".eh_frame"),
-        eh_frame_hdr: section(".eh_frame_hdr"),
-        got: range(".got"),
-        segments,
-    })
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex,
-        mpsc::{self, Receiver, Sender, TryRecvError},
+        mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -32,6 +32,8 @@ const VERIFY_NEW: Duration = Duration::from_secs(1);
 /// All pages are looked at this often, or so seldom that it takes a hundredth of the time.
 const VERIFY_ALL: Duration = Duration::from_secs(10);
 const VERIFY_SHARE: u32 = 100;
+/// How long the end of the agent waits for the thread, which may hang at a file of somebody else.
+const END_WITHIN: Duration = Duration::from_secs(1);
 
 /// What the collector holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,7 +48,8 @@ enum Ask {
     Profile(Selection, Box<dyn FnOnce(RawProfile) + Send>),
     Include(u64),
     Restart,
-    End,
+    /// What it holds is dropped when the thread is about to end.
+    End(Sender<()>),
 }
 
 /// Samples until it is dropped.
@@ -119,11 +122,23 @@ impl StackService {
 
 impl Drop for StackService {
     fn drop(&mut self) {
-        let _ = self.asks.send(Ask::End);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if let Some(thread) = self.thread.take()
+            && !end(&self.asks, thread, END_WITHIN)
+        {
+            log::warn!("stacks: the thread that unwinds did not end, and is left behind");
         }
     }
+}
+
+/// Ends the thread; `false`: not within `most`, it goes on by itself.
+fn end(asks: &Sender<Ask>, thread: JoinHandle<()>, most: Duration) -> bool {
+    let (ending, ended) = mpsc::channel();
+    let _ = asks.send(Ask::End(ending));
+    if let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(most) {
+        return false;
+    }
+    let _ = thread.join();
+    true
 }
 
 fn now_ns() -> u64 {
@@ -150,7 +165,11 @@ fn collect(
                 }
                 Ok(Ask::Include(cgroup_id)) => collector.include(cgroup_id),
                 Ok(Ask::Restart) => collector.restart(now_ns()),
-                Ok(Ask::End) | Err(TryRecvError::Disconnected) => return,
+                Ok(Ask::End(ending)) => {
+                    drop(ending);
+                    return;
+                }
+                Err(TryRecvError::Disconnected) => return,
                 Err(TryRecvError::Empty) => break,
             }
         }
@@ -183,5 +202,33 @@ fn measure(collector: &Collector, sizes: &Mutex<StackSizes>) {
             call_paths,
             losses: collector.losses(),
         };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_hangs_is_left_behind() {
+        let (asks, asked) = mpsc::channel();
+        let (release, hangs) = mpsc::channel::<()>();
+        let thread = thread::spawn(move || {
+            let _ = hangs.recv();
+            drop(asked);
+        });
+        assert!(!end(&asks, thread, Duration::from_millis(10)));
+        drop(release);
+    }
+
+    #[test]
+    fn a_thread_that_listens_and_one_that_is_gone_end() {
+        let (asks, asked) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let _ = asked.recv();
+        });
+        assert!(end(&asks, thread, Duration::from_secs(60)));
+        let (asks, _) = mpsc::channel();
+        assert!(end(&asks, thread::spawn(|| {}), Duration::from_secs(60)));
     }
 }

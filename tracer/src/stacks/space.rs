@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    host::{HostError, ProcRoot, mappings::Mapping, process::Program},
+    host::{HostError, ProcRoot, process::Program},
     probes::stack::{StackSample, Touched},
 };
 
@@ -26,6 +26,8 @@ use super::{
 /// Mappings are read again when code appears that was not there: soon while a process starts, and
 /// at most this often later.
 const REREAD_AFTER: Duration = Duration::from_secs(1);
+/// What a process maps says how long it takes to read it, which is to be no more than a hundredth of the time.
+const REREAD_SHARE: u32 = 100;
 /// Sampled mappings of one process.
 const MOST_MAPPINGS: usize = 4096;
 
@@ -53,6 +55,7 @@ pub struct Space {
     pagemap: File,
     code: CodeMap,
     code_read: Instant,
+    code_took: Duration,
     opened: Instant,
     pub pages: Pages,
     pub mapped: Mapped,
@@ -79,12 +82,14 @@ impl Space {
         let pid = sample.pid;
         let pagemap =
             File::open(proc.path(&format!("{pid}/pagemap"))).map_err(|error| unusable(&error))?;
-        let (code, _) = unwinding
-            .read_code(pid, modules)
+        let began = Instant::now();
+        let code = unwinding
+            .read_code(pid, modules, None)
             .map_err(|error| match error {
                 HostError::Gone { .. } => Unusable::Gone,
                 _ => Unusable::Unreadable,
             })?;
+        let code_took = began.elapsed();
         // Last: what was opened before belongs to the program that is there now.
         let (program, comm) = proc.program_of(pid).map_err(|_| Unusable::Gone)?;
         if sample.start_stack.is_some() && program.start_stack != sample.start_stack {
@@ -105,6 +110,7 @@ impl Space {
             pagemap,
             code,
             code_read: now,
+            code_took,
             opened: now,
             pages: Pages::new(page_bytes, tables.huge_pages(), bases),
             mapped: Mapped::default(),
@@ -124,26 +130,29 @@ impl Space {
         unwinding: &mut Unwinding,
     ) -> CallPath {
         let path = unwinding.unwind(&self.code, sample);
-        let young = self.opened.elapsed() / 2;
         let damaged = self.code.is_damaged();
-        if !damaged
-            && (path.root != Root::Lost || self.code_read.elapsed() < young.min(REREAD_AFTER))
-        {
+        if !damaged && path.root != Root::Lost {
             return path;
         }
-        // A library may have been loaded since.
-        self.code_read = Instant::now();
-        match unwinding.read_code(self.program.pid, modules) {
-            Ok((code, _)) => {
+        let wait = reread_after(self.opened.elapsed(), self.code_took, damaged);
+        if self.code_read.elapsed() >= wait {
+            // A library may have been loaded since.
+            let began = Instant::now();
+            let read = unwinding.read_code(self.program.pid, modules, Some(&self.code));
+            self.code_read = Instant::now();
+            self.code_took = self.code_read - began;
+            if let Ok(code) = read {
                 self.code = code;
-                unwinding.unwind(&self.code, sample)
+                return unwinding.unwind(&self.code, sample);
             }
-            // Zeros stood in for tables: who called is not known.
-            Err(_) if damaged => CallPath {
-                places: path.places.into_iter().take(1).collect(),
-                root: Root::Lost,
-            },
-            Err(_) => path,
+        }
+        if !damaged {
+            return path;
+        }
+        // Zeros stood in for tables: who called is not known.
+        CallPath {
+            places: path.places.into_iter().take(1).collect(),
+            root: Root::Lost,
         }
     }
 
@@ -259,15 +268,14 @@ impl Space {
         if self.mapped.is_empty() || self.ended.is_some() {
             return;
         }
-        match proc.mappings(self.program.pid, buffer) {
-            Ok(mappings) => {
-                let ranges: Vec<_> = mappings
-                    .into_iter()
-                    .filter(|mapping| mapping.private && mapping.writable && mapping.inode == 0)
-                    .map(|Mapping { range, .. }| range)
-                    .collect();
-                self.mapped.verified(&ranges);
+        let mut ranges = Vec::new();
+        let read = proc.each_mapping(self.program.pid, buffer, |mapping| {
+            if mapping.private && mapping.writable && mapping.inode == 0 {
+                ranges.push(mapping.range);
             }
+        });
+        match read {
+            Ok(()) => self.mapped.verified(&ranges),
             Err(HostError::Gone { .. }) => self.mapped.verified(&[]),
             Err(_) => {}
         }
@@ -297,6 +305,16 @@ impl Space {
     }
 }
 
+/// How long after its mappings were read they may be read again.
+fn reread_after(age: Duration, took: Duration, damaged: bool) -> Duration {
+    let soonest = if damaged {
+        Duration::ZERO
+    } else {
+        REREAD_AFTER.min(age / 2)
+    };
+    soonest.max(took * REREAD_SHARE)
+}
+
 /// What a sampled address is in pages.
 #[derive(Debug, Clone, Copy)]
 pub struct PageOfSample {
@@ -304,4 +322,22 @@ pub struct PageOfSample {
     pub bytes: u64,
     pub lot: u64,
     pub boost: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_takes_long_to_read_is_read_seldom() {
+        let after = |age, took, damaged| {
+            let of = Duration::from_millis;
+            reread_after(of(age), of(took), damaged).as_millis()
+        };
+        assert_eq!(after(600, 1, false), 300);
+        assert_eq!(after(60_000, 1, false), 1000);
+        assert_eq!(after(60_000, 50, false), 5000);
+        assert_eq!(after(2, 50, false), 5000);
+        assert_eq!(after(60_000, 1, true), 100);
+    }
 }

@@ -3,7 +3,11 @@
 //! Uses `.eh_frame`, and frame pointers where there is none. A caller that does not lie in
 //! executable memory is never believed: the call path ends before it.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    ops::Range,
+    sync::Arc,
+};
 
 use framehop::{
     CacheNative, FrameAddress, MayAllocateDuringUnwind, ModuleSectionInfo, UnwindRegsNative,
@@ -20,6 +24,7 @@ use super::{
     code::{ModuleId, Place, Root},
     file_view::FileView,
     modules::{Modules, Section, UnwindTables},
+    room::{CodeRoom, Share},
 };
 
 /// Frames of the deepest call path that is kept.
@@ -30,7 +35,9 @@ const CHANGES_PER_CACHE: u32 = 30_000;
 /// Executable memory of a process.
 #[derive(Debug, Clone)]
 struct Code {
-    mapping: Mapping,
+    range: Range<u64>,
+    /// Of its first byte, in the file.
+    offset: u64,
     /// `None`: not a file.
     module: Option<ModuleId>,
 }
@@ -40,6 +47,7 @@ pub struct CodeMap {
     code: Vec<Code>,
     tables: Vec<Arc<UnwindTables>>,
     unwinder: UnwinderNative<Bytes, MayAllocateDuringUnwind>,
+    share: Share,
 }
 
 /// Bytes of a section, shared by all processes.
@@ -59,9 +67,9 @@ impl CodeMap {
     fn code(&self, address: u64) -> Option<&Code> {
         let after = self
             .code
-            .partition_point(|code| code.mapping.range.start <= address);
+            .partition_point(|code| code.range.start <= address);
         let code = self.code.get(after.checked_sub(1)?)?;
-        code.mapping.range.contains(&address).then_some(code)
+        code.range.contains(&address).then_some(code)
     }
 
     /// The files that hold its code.
@@ -82,20 +90,26 @@ pub struct Unwinding {
     cache: CacheNative<MayAllocateDuringUnwind>,
     changes: u32,
     buffer: Vec<u8>,
+    room: CodeRoom,
+    /// Executable mappings that were left out, again whenever their process is read.
+    pub left_out: u64,
 }
 
 impl Unwinding {
-    pub fn new(proc: ProcRoot, page_bytes: u64) -> Self {
+    /// `most_code`: executable mappings that are kept, of all processes together.
+    pub fn new(proc: ProcRoot, page_bytes: u64, most_code: usize) -> Self {
         Self {
             proc,
             page_bytes,
             cache: CacheNative::new(),
             changes: 0,
             buffer: Vec::new(),
+            room: CodeRoom::new(most_code),
+            left_out: 0,
         }
     }
 
-    /// Reads what a process has mapped; with it all of its mappings.
+    /// Reads what a process has mapped. `before`: what was read of it before, and is to be replaced.
     ///
     /// # Errors
     /// It is gone, or cannot be read.
@@ -103,36 +117,73 @@ impl Unwinding {
         &mut self,
         pid: u32,
         modules: &mut Modules,
-    ) -> Result<(CodeMap, Vec<Mapping>), HostError> {
-        let mappings = self.proc.mappings(pid, &mut self.buffer)?;
+        before: Option<&CodeMap>,
+    ) -> Result<CodeMap, HostError> {
+        let room = self.room.for_one(before.map(|map| &map.share));
+        let Executable {
+            files,
+            mut others,
+            mut left_out,
+        } = Executable::read(&self.proc, pid, room, &mut self.buffer)?;
+        let mut code = Vec::with_capacity(files.len() + others.len());
+        let mut known = HashMap::new();
         let mut unwinder = UnwinderNative::new();
-        let mut code = Vec::new();
-        let mut all_tables = Vec::new();
-        for mapping in mappings.iter().filter(|mapping| mapping.executable) {
-            let module = is_file(mapping).then(|| modules.of(pid, mapping));
-            if let Some(id) = module {
-                let tables = modules.tables(id);
-                if let Some(bias) = tables.bias(mapping, self.page_bytes) {
-                    unwinder.add_module(framehop_module(mapping, bias, &tables));
-                    self.changes += 1;
-                    all_tables.push(tables);
-                }
+        self.changes += 1;
+        let mut taken = 0;
+        for mapping in &files {
+            if taken >= room {
+                left_out += 1;
+                continue;
             }
+            taken += 1;
+            // Opened once: it may be mapped thousands of times.
+            let file = (mapping.device, mapping.inode, mapping.path.as_slice());
+            let (id, tables, is_used) = match known.entry(file) {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
+                    let id = modules.of(pid, mapping);
+                    entry.insert((id, modules.tables(id), false))
+                }
+            };
             code.push(Code {
-                mapping: mapping.clone(),
-                module,
+                range: mapping.range.clone(),
+                offset: mapping.offset,
+                module: Some(*id),
             });
+            let Some(bias) = tables.bias(mapping, self.page_bytes) else {
+                continue;
+            };
+            let index = tables.index_room();
+            if taken + index > room {
+                left_out += 1;
+                continue;
+            }
+            taken += index;
+            unwinder.add_module(framehop_module(mapping, bias, tables));
+            self.changes += 1;
+            *is_used = true;
         }
+        left_out += others.len().saturating_sub(room - taken);
+        others.truncate(room - taken);
+        taken += others.len();
+        code.extend(others.into_iter().map(|range| Code {
+            range,
+            offset: 0,
+            module: None,
+        }));
+        code.sort_unstable_by_key(|code| code.range.start);
+        self.left_out += left_out as u64;
         if self.changes > CHANGES_PER_CACHE {
             self.changes = 0;
             self.cache = CacheNative::new();
         }
-        let map = CodeMap {
+        let used = known.into_values().filter(|(_, _, is_used)| *is_used);
+        Ok(CodeMap {
             code,
-            tables: all_tables,
+            tables: used.map(|(_, tables, _)| tables).collect(),
             unwinder,
-        };
-        Ok((map, mappings))
+            share: self.room.take(taken),
+        })
     }
 
     /// The call path of a sample.
@@ -181,6 +232,50 @@ impl Unwinding {
     }
 }
 
+/// What a process may execute; at most so many of either kind, in the order of addresses.
+#[derive(Default)]
+struct Executable {
+    files: Vec<Mapping>,
+    /// Not of files; what lies side by side is one.
+    others: Vec<Range<u64>>,
+    left_out: usize,
+}
+
+impl Executable {
+    fn read(
+        proc: &ProcRoot,
+        pid: u32,
+        most: usize,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Self, HostError> {
+        let mut found = Self::default();
+        proc.each_mapping(pid, buffer, |mapping| {
+            if mapping.executable {
+                found.add(mapping, most);
+            }
+        })?;
+        Ok(found)
+    }
+
+    fn add(&mut self, mapping: Mapping, most: usize) {
+        if is_file(&mapping) {
+            if self.files.len() < most {
+                return self.files.push(mapping);
+            }
+        } else {
+            let last = self.others.last_mut();
+            if let Some(last) = last.filter(|last| last.end == mapping.range.start) {
+                last.end = mapping.range.end;
+                return;
+            }
+            if self.others.len() < most {
+                return self.others.push(mapping.range);
+            }
+        }
+        self.left_out += 1;
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 fn registers(sample: &StackSample<'_>) -> UnwindRegsNative {
     UnwindRegsNative::new(sample.ip, sample.sp, sample.bp)
@@ -206,7 +301,7 @@ fn place(map: &CodeMap, frame: FrameAddress, pid: u32) -> Option<Place> {
     Some(match code.module {
         Some(module) => Place::File {
             module,
-            offset: address - code.mapping.range.start + code.mapping.offset,
+            offset: (address - code.range.start).saturating_add(code.offset),
         },
         None => Place::Anonymous { pid, address },
     })
@@ -246,3 +341,7 @@ impl ModuleSectionInfo<Bytes> for Sections<'_> {
         Some(Bytes(Arc::clone(&self.section(name)?.bytes)))
     }
 }
+
+#[cfg(test)]
+#[path = "unwind_tests.rs"]
+mod tests;
