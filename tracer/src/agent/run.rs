@@ -31,17 +31,13 @@ use crate::{
     actions::Actions,
     api::server::ApiServer,
     export::prometheus::Endpoint,
-    host::{
-        hierarchy::CgroupHierarchy,
-        pattern::unmatched,
-        process::{ProcRoot, ticks, ticks_per_second},
-    },
+    host::{hierarchy::CgroupHierarchy, pattern::unmatched, process::ProcRoot},
     identity::facts::KnownPlace,
     loader::{Loader, catalog::Family, counts::Counts, ring::Ring},
     model::{
         cgroup::Serving,
         cgroups::Cgroups,
-        processes::{Beginning, Processes},
+        processes::Processes,
         snapshot::{HostReading, MemoryReading},
     },
     probes::{lifecycle, lifecycle::LifecycleEvent},
@@ -49,7 +45,8 @@ use crate::{
 };
 
 use super::{
-    active_processes, clock,
+    active_processes,
+    clock::{self, AgentClock},
     config::{Config, Output, RunError},
     otlp::OtlpExport,
     output::Outputs,
@@ -95,14 +92,6 @@ fn give_memory_back() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// This moment.
-fn beginning() -> Beginning {
-    Beginning {
-        ticks: ticks(clock::boot_time()),
-        ticks_per_second: ticks_per_second(),
-    }
-}
-
 struct Agent {
     config: Config,
     loader: Loader,
@@ -139,7 +128,7 @@ struct Agent {
     /// When the last interval ended.
     read_at: SystemTime,
     started: SystemTime,
-    clock: Instant,
+    clock: AgentClock,
     rediscovered: Instant,
     gave_back: Instant,
     event_drops: u64,
@@ -220,7 +209,7 @@ impl Agent {
         };
         let page_size = crate::loader::attach::page_size();
         // One moment on two clocks: what is told by one is compared with the other.
-        let (started, clock) = (SystemTime::now(), Instant::now());
+        let (started, clock) = (SystemTime::now(), AgentClock::begin());
         let mut agent = Self {
             witness: Witness::new(config.stall_after, page_size, config.state_dir.clone()),
             naming: Naming::start(std::mem::take(&mut config.naming), place)?,
@@ -246,7 +235,7 @@ impl Agent {
             outputs: Outputs::new(config.output, config.cgroup.take()).map_err(RunError::Output)?,
             readings,
             cgroups: Cgroups::new(most, GRACE),
-            processes: Processes::new(config.interval, beginning()),
+            processes: Processes::new(config.interval, clock.beginning()),
             proc: ProcRoot::default(),
             host: HostReading::default(),
             read_at: started,
@@ -444,7 +433,7 @@ impl Agent {
         self.watch_stacks();
         self.judge(&host)?;
         self.chronicle.interval(&self.cgroups);
-        let evicted = self.cgroups.evict(now);
+        let evicted = self.cgroups.evict(self.clock.awake());
         for &id in &evicted {
             self.counts.forget_cgroup(id);
             self.incidents.forget_cgroup(id);
