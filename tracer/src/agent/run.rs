@@ -51,7 +51,7 @@ use super::{
     otlp::OtlpExport,
     output::Outputs,
     readings::{Done, Readings},
-    running_commands,
+    running_commands::RunningCommands,
     signals::{Asked, Signals},
     stacks::Stacks,
 };
@@ -113,6 +113,8 @@ struct Agent {
     limit_pace: limits::Pace,
     incidents: Incidents,
     witness: Witness,
+    /// `None`: no process is told with its command line.
+    running_commands: Option<RunningCommands>,
     /// `None`: growth is not judged.
     judging: Option<Judging>,
     actions: Actions,
@@ -171,16 +173,11 @@ impl Agent {
         }
         let counts = loader.counts()?;
         let with_arguments = config.kernel.command_lines;
-        let mut commands = loader.commands()?;
+        let commands = loader.commands()?;
         // What they are now would be told of the programs that they execute later.
-        if loader.has("oom.command_exec") {
-            running_commands::tell(
-                &mut commands,
-                &ProcRoot::default(),
-                with_arguments,
-                &mut Vec::new(),
-            );
-        }
+        let running_commands = loader
+            .has("oom.command_exec")
+            .then(|| RunningCommands::start(commands, with_arguments));
         let oom_ring = loader.oom_ring()?;
         let event_ring = loader.event_ring()?;
         let node = config.naming.options.node.clone();
@@ -231,6 +228,7 @@ impl Agent {
             sees_cgroups: loader.has("lifecycle.cgroup_mkdir")
                 && loader.has("lifecycle.cgroup_rmdir"),
             stacks: None,
+            running_commands,
             actions: Actions::new(std::mem::take(&mut config.rules)),
             outputs: Outputs::new(config.output, config.cgroup.take()).map_err(RunError::Output)?,
             readings,
@@ -274,6 +272,9 @@ impl Agent {
             agent.clock,
             &mut agent.buffer,
         );
+        if let Some(running_commands) = &mut agent.running_commands {
+            running_commands.wait().await;
+        }
         agent
             .outputs
             .start(
