@@ -9,9 +9,12 @@ use nix::{sys::stat::Mode, unistd::mkfifo};
 
 use super::*;
 
+/// Arguments and executable.
+type Command = (Option<Vec<u8>>, Vec<u8>);
+
 /// What came into the map, by process.
 #[derive(Clone, Default)]
-struct Map(Arc<Mutex<BTreeMap<u32, (Option<Vec<u8>>, Vec<u8>)>>>);
+struct Map(Arc<Mutex<BTreeMap<u32, Command>>>);
 
 impl Kept for Map {
     fn add(&mut self, pid: u32, arguments: Option<&[u8]>, executable: &[u8]) -> bool {
