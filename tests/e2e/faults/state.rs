@@ -12,6 +12,7 @@ use memtrace_tests::incident::of_victim;
 use memtrace_tests::machine::{MIB, poll};
 use memtrace_tests::workload::Workload;
 use nix::mount::{MsFlags, mount, umount};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::oom::run_into_limit;
 
@@ -65,6 +66,74 @@ fn filled(state: &Path) -> Result<()> {
     incident(&agent)?;
     agent.wait_intervals(20)?;
     workload.success()?;
+    agent.stop().map(drop)
+}
+
+/// Fills the store with copies of an incident, nearly to its cap.
+fn crowd(state: &Path, id: &str) -> Result<()> {
+    const SEGMENTS: u32 = 14;
+    const SEGMENT: usize = 4 << 20;
+    let mut segments = Vec::new();
+    files(&state.join("incidents"), &mut segments)?;
+    let text = segments.iter().map(fs::read_to_string);
+    let text = text.collect::<std::io::Result<Vec<_>>>()?.concat();
+    let line = text.lines().find(|line| line.contains(id));
+    let line = line.context("no record")?;
+    let mut copies = 0;
+    for segment in 0..SEGMENTS {
+        let mut text = String::with_capacity(SEGMENT);
+        while text.len() + line.len() + 16 < SEGMENT {
+            copies += 1;
+            text.push_str(&line.replace(id, &format!("{id}-{copies}")));
+            text.push('\n');
+        }
+        let path = format!("incidents/{:08}.jsonl", 100 + segment);
+        fs::write(state.join(path), text)?;
+    }
+    Ok(())
+}
+
+/// As if an agent had looked at the kernel's count of kills just now.
+fn looked_now(state: &Path) -> Result<()> {
+    let counters = fs::read_to_string("/proc/vmstat")?;
+    let kills = counters
+        .lines()
+        .find_map(|line| line.strip_prefix("oom_kill "));
+    let kills: u64 = kills.context("the kernel does not count kills")?.parse()?;
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let uptime = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
+    let count = serde_json::json!({
+        "boot_id": boot_id.trim(),
+        "boot_time_ns": u64::try_from(uptime.as_nanos())?,
+        "time": jiff::Timestamp::now().to_string(),
+        "oom_kills": kills,
+    });
+    Ok(fs::write(
+        state.join("kernel-count.json"),
+        count.to_string(),
+    )?)
+}
+
+#[test]
+fn a_full_store_is_read_by_an_agent_that_has_less_memory() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let state = directory.path();
+    let path = state.to_str().context("no text")?;
+    let agent = Agent::start(&["--state-dir", path])?;
+    let id = incident(&agent)?;
+    wait_stored(state, &id)?;
+    agent.stop()?;
+    crowd(state, &id)?;
+    // A kill in its absence: the store is read for what was told of it.
+    looked_now(state)?;
+    run_into_limit(&Cgroup::new("absence")?, b"mt-absence")?;
+    let room = Cgroup::new("little-room")?;
+    room.limit(44 * MIB)?;
+    let agent = Agent::start_in(&room, &["--state-dir", path])?;
+    agent.wait_for("kills in its absence", Duration::from_secs(30), |line| {
+        line["kind"] == "missed_kills" && line["kernel_counts"]["not_running_since"].is_string()
+    })?;
+    assert_eq!(room.oom_kills()?, 0, "the agent's own cgroup");
     agent.stop().map(drop)
 }
 

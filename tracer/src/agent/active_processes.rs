@@ -1,9 +1,6 @@
 //! Looking at the processes that were active in an interval, in `/proc`.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 use crate::{
     host::{escape, process::ProcRoot},
@@ -12,15 +9,17 @@ use crate::{
     probes::heap,
 };
 
+use super::clock::AgentClock;
+
 /// Most processes looked at in an interval.
 const MOST: usize = 64;
 pub const COMM_CHARS: usize = 64;
 
-/// Looks at every process that is there when memtrace begins at `clock`.
+/// Looks at every process that is there when memtrace begins.
 pub fn look_first(
     processes: &mut Processes,
     proc: &ProcRoot,
-    clock: Instant,
+    clock: AgentClock,
     buffer: &mut Vec<u8>,
 ) {
     let Ok(entries) = fs::read_dir(proc.path("")) else {

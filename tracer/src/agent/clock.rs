@@ -1,10 +1,14 @@
 //! One boot-time clock, mapped to wall time when an event is handled.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::growth::Moment;
+use crate::{
+    growth::Moment,
+    host::process::{ticks, ticks_per_second},
+    model::processes::Beginning,
+};
 
 /// Readings of two clocks that are no further apart are of one moment.
 const NEAR: Duration = Duration::from_micros(20);
@@ -46,6 +50,48 @@ fn paired(mut read: impl FnMut() -> (Duration, SystemTime, Duration)) -> (Durati
         }
     }
     (before + apart / 2, wall)
+}
+
+/// Time since memtrace started. One clock for all that is compared with each other: readings, what the
+/// kernel told, and when `/proc` says that a process started. A rate is over all of the time that passed.
+#[derive(Debug, Clone, Copy)]
+pub struct AgentClock {
+    /// Of the boot-time clock.
+    began: Duration,
+    awake_since: Instant,
+}
+
+impl AgentClock {
+    pub fn begin() -> Self {
+        Self {
+            began: boot_time(),
+            awake_since: Instant::now(),
+        }
+    }
+
+    /// Since the start, suspension included.
+    pub fn elapsed(self) -> Duration {
+        self.at(boot_time())
+    }
+
+    /// Since the start, without suspension: for how long something is kept for those who ask, who
+    /// do not while the host sleeps either.
+    pub fn awake(self) -> Duration {
+        self.awake_since.elapsed()
+    }
+
+    /// The start, as `/proc/PID/stat` tells times.
+    pub fn beginning(self) -> Beginning {
+        Beginning {
+            ticks: ticks(self.began),
+            ticks_per_second: ticks_per_second(),
+        }
+    }
+
+    /// A moment of the boot-time clock since the start; 0 if it was before.
+    fn at(self, boot: Duration) -> Duration {
+        boot.saturating_sub(self.began)
+    }
 }
 
 /// The clock of what is kept: Unix milliseconds that never step within a boot.
@@ -105,7 +151,57 @@ fn milliseconds(time: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use memtrace_ebpf::counts::{HeapCounts, ProcessKey};
+
     use super::*;
+    use crate::model::{processes::Processes, snapshot::ProcessSnapshot};
+
+    #[test]
+    fn what_starts_after_a_suspension_grows_from_then_on() {
+        let seconds = Duration::from_secs;
+        let clock = AgentClock {
+            began: seconds(100),
+            awake_since: Instant::now(),
+        };
+        let mut processes = Processes::new(seconds(5), clock.beginning());
+        let key = ProcessKey {
+            cgroup_id: 1,
+            tgid: 7,
+            padding: 0,
+        };
+        processes.count([(key, HeapCounts::default())].into_iter());
+        // An hour of the time since then the host was asleep.
+        let (start, look) = (seconds(3720), seconds(3730));
+        let snapshot = ProcessSnapshot {
+            tgid: 7,
+            comm: None,
+            cgroup_id: 1,
+            rss_anon_bytes: Some(4096),
+            rss_bytes: Some(4096),
+            growth_bytes_per_second: None,
+            minor_faults: None,
+            major_faults: None,
+            heap: None,
+        };
+        processes.looked_at(&key, clock.at(look), Some(ticks(start)), snapshot);
+        let from = clock.at(seconds(3500));
+        let change = processes.changes(|id| id == 1, from).next().unwrap();
+        assert_eq!((change.first.anon_bytes, change.last.anon_bytes), (0, 4096));
+        assert_eq!(
+            change.last.at.checked_sub(change.first.at),
+            Some(seconds(10))
+        );
+        // The clock of the agent is the one that this moment is of.
+        let (before, now, after) = (
+            clock.at(boot_time()),
+            clock.elapsed(),
+            clock.at(boot_time()),
+        );
+        assert!(
+            before <= now && now <= after,
+            "{before:?} {now:?} {after:?}"
+        );
+    }
 
     #[test]
     fn a_moment_ago_is_a_moment_ago_on_the_wall_too() {

@@ -31,17 +31,13 @@ use crate::{
     actions::Actions,
     api::server::ApiServer,
     export::prometheus::Endpoint,
-    host::{
-        hierarchy::CgroupHierarchy,
-        pattern::unmatched,
-        process::{ProcRoot, ticks, ticks_per_second},
-    },
+    host::{hierarchy::CgroupHierarchy, pattern::unmatched, process::ProcRoot},
     identity::facts::KnownPlace,
     loader::{Loader, catalog::Family, counts::Counts, ring::Ring},
     model::{
         cgroup::Serving,
         cgroups::Cgroups,
-        processes::{Beginning, Processes},
+        processes::Processes,
         snapshot::{HostReading, MemoryReading},
     },
     probes::{lifecycle, lifecycle::LifecycleEvent},
@@ -49,12 +45,13 @@ use crate::{
 };
 
 use super::{
-    active_processes, clock,
+    active_processes,
+    clock::{self, AgentClock},
     config::{Config, Output, RunError},
     otlp::OtlpExport,
     output::Outputs,
     readings::{Done, Readings},
-    running_commands,
+    running_commands::RunningCommands,
     signals::{Asked, Signals},
     stacks::Stacks,
 };
@@ -95,14 +92,6 @@ fn give_memory_back() {
     unsafe { libc::malloc_trim(0) };
 }
 
-/// This moment.
-fn beginning() -> Beginning {
-    Beginning {
-        ticks: ticks(clock::boot_time()),
-        ticks_per_second: ticks_per_second(),
-    }
-}
-
 struct Agent {
     config: Config,
     loader: Loader,
@@ -124,6 +113,8 @@ struct Agent {
     limit_pace: limits::Pace,
     incidents: Incidents,
     witness: Witness,
+    /// `None`: no process is told with its command line.
+    running_commands: Option<RunningCommands>,
     /// `None`: growth is not judged.
     judging: Option<Judging>,
     actions: Actions,
@@ -139,7 +130,7 @@ struct Agent {
     /// When the last interval ended.
     read_at: SystemTime,
     started: SystemTime,
-    clock: Instant,
+    clock: AgentClock,
     rediscovered: Instant,
     gave_back: Instant,
     event_drops: u64,
@@ -182,16 +173,11 @@ impl Agent {
         }
         let counts = loader.counts()?;
         let with_arguments = config.kernel.command_lines;
-        let mut commands = loader.commands()?;
+        let commands = loader.commands()?;
         // What they are now would be told of the programs that they execute later.
-        if loader.has("oom.command_exec") {
-            running_commands::tell(
-                &mut commands,
-                &ProcRoot::default(),
-                with_arguments,
-                &mut Vec::new(),
-            );
-        }
+        let running_commands = loader
+            .has("oom.command_exec")
+            .then(|| RunningCommands::start(commands, with_arguments));
         let oom_ring = loader.oom_ring()?;
         let event_ring = loader.event_ring()?;
         let node = config.naming.options.node.clone();
@@ -220,7 +206,7 @@ impl Agent {
         };
         let page_size = crate::loader::attach::page_size();
         // One moment on two clocks: what is told by one is compared with the other.
-        let (started, clock) = (SystemTime::now(), Instant::now());
+        let (started, clock) = (SystemTime::now(), AgentClock::begin());
         let mut agent = Self {
             witness: Witness::new(config.stall_after, page_size, config.state_dir.clone()),
             naming: Naming::start(std::mem::take(&mut config.naming), place)?,
@@ -242,11 +228,12 @@ impl Agent {
             sees_cgroups: loader.has("lifecycle.cgroup_mkdir")
                 && loader.has("lifecycle.cgroup_rmdir"),
             stacks: None,
+            running_commands,
             actions: Actions::new(std::mem::take(&mut config.rules)),
             outputs: Outputs::new(config.output, config.cgroup.take()).map_err(RunError::Output)?,
             readings,
             cgroups: Cgroups::new(most, GRACE),
-            processes: Processes::new(config.interval, beginning()),
+            processes: Processes::new(config.interval, clock.beginning()),
             proc: ProcRoot::default(),
             host: HostReading::default(),
             read_at: started,
@@ -285,6 +272,9 @@ impl Agent {
             agent.clock,
             &mut agent.buffer,
         );
+        if let Some(running_commands) = &mut agent.running_commands {
+            running_commands.wait().await;
+        }
         agent
             .outputs
             .start(
@@ -446,7 +436,7 @@ impl Agent {
         self.watch_stacks();
         self.judge(&host)?;
         self.chronicle.interval(&self.cgroups);
-        let evicted = self.cgroups.evict(now);
+        let evicted = self.cgroups.evict(self.clock.awake());
         for &id in &evicted {
             self.counts.forget_cgroup(id);
             self.incidents.forget_cgroup(id);

@@ -25,7 +25,8 @@ impl Commands {
 
     /// A process that ran before the programs did. What they found out since stays.
     /// `args`: as in `/proc/PID/cmdline`; `None`: not to be kept.
-    pub fn add(&mut self, tgid: u32, args: Option<&[u8]>, executable: &[u8]) {
+    /// `false`: it is there already, or the map is full, which later processes count.
+    pub fn add(&mut self, tgid: u32, args: Option<&[u8]>, executable: &[u8]) -> bool {
         let mut command = Command::UNKNOWN;
         if let Some(args) = args {
             command.args_len = u32::try_from(args.len()).unwrap_or(u32::MAX - 1);
@@ -35,8 +36,13 @@ impl Commands {
         let kept = executable.len().min(EXECUTABLE_LEN);
         command.executable[..kept].copy_from_slice(&executable[..kept]);
         command.executable_len = kept as u32;
-        // It is there already, or the map is full, which later processes count.
-        let _ = self.map.insert(tgid, command, BPF_NOEXIST);
+        self.map.insert(tgid, command, BPF_NOEXIST).is_ok()
+    }
+
+    /// A process that is gone.
+    pub fn remove(&mut self, tgid: u32) {
+        // The programs may have been faster.
+        let _ = self.map.remove(&tgid);
     }
 }
 

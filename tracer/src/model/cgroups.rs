@@ -28,8 +28,8 @@ const LIVE_PER_REMOVED: usize = 4;
 pub struct Cgroups {
     by_id: HashMap<u64, Cgroup>,
     by_path: HashMap<PathBuf, u64>,
-    /// Removed cgroups that are still kept, oldest first.
-    removed: VecDeque<u64>,
+    /// Removed cgroups that are still kept, oldest first, and since when they are kept.
+    removed: VecDeque<(u64, Option<Duration>)>,
     /// Forgotten since the last eviction because there were too many removed ones.
     crowded_out: Vec<u64>,
     /// Most live cgroups that are kept, and of removed ones one for each [`LIVE_PER_REMOVED`].
@@ -112,14 +112,14 @@ impl Cgroups {
         }
     }
 
-    /// A cgroup is gone; its last numbers stay for the grace period.
+    /// A cgroup is gone; its last numbers stay for the grace period (see [`Cgroups::evict`]).
     pub fn removed(&mut self, id: u64, now: Duration) {
         if let Some(cgroup) = self.by_id.get_mut(&id) {
             if cgroup.removed_at.is_none() {
                 cgroup.removed_at = Some(now);
                 cgroup.rates = Rates::default();
                 cgroup.changed = true;
-                self.removed.push_back(id);
+                self.removed.push_back((id, None));
                 self.tree_changed = true;
             }
             if self.by_path.get(&cgroup.path) == Some(&id) {
@@ -127,7 +127,7 @@ impl Cgroups {
             }
         }
         if self.removed.len() > self.most.div_ceil(LIVE_PER_REMOVED)
-            && let Some(oldest) = self.removed.pop_front()
+            && let Some((oldest, _)) = self.removed.pop_front()
         {
             let untold = self
                 .by_id
@@ -138,12 +138,19 @@ impl Cgroups {
         }
     }
 
-    /// Forgets what was removed longer ago than the grace period; hands out their ids.
-    pub fn evict(&mut self, now: Duration) -> Vec<u64> {
+    /// Forgets what was removed and has been kept for the grace period; hands out their ids. Once an
+    /// interval. `awake`: time since the start in which somebody could ask; the grace period begins with
+    /// the first such call after the removal.
+    pub fn evict(&mut self, awake: Duration) -> Vec<u64> {
         let mut evicted = std::mem::take(&mut self.crowded_out);
-        while let Some(&oldest) = self.removed.front() {
-            let since = self.by_id.get(&oldest).and_then(|cgroup| cgroup.removed_at);
-            if since.is_some_and(|at| now.saturating_sub(at) <= self.grace) {
+        for (_, since) in self.removed.iter_mut().rev() {
+            if since.is_some() {
+                break;
+            }
+            *since = Some(awake);
+        }
+        while let Some(&(oldest, since)) = self.removed.front() {
+            if since.is_some_and(|since| awake.saturating_sub(since) <= self.grace) {
                 break;
             }
             self.removed.pop_front();

@@ -77,9 +77,25 @@ fn a_removed_cgroup_is_told_once_and_kept_for_the_grace_period() {
     let told: Vec<bool> = cgroups.take_changed().map(Cgroup::is_removed).collect();
     assert_eq!(told, [true]);
     assert_eq!(cgroups.take_changed().count(), 0);
-    assert!(cgroups.evict(Duration::from_secs(15)).is_empty());
-    assert_eq!(cgroups.evict(Duration::from_secs(16)), [3]);
+    assert!(cgroups.evict(Duration::from_secs(6)).is_empty());
+    assert!(cgroups.evict(Duration::from_secs(16)).is_empty());
+    assert_eq!(cgroups.evict(Duration::from_secs(17)), [3]);
     assert!(cgroups.get(3).is_none());
+}
+
+#[test]
+fn a_suspension_takes_nothing_of_the_grace_period() {
+    let mut cgroups = tree();
+    cgroups.removed(3, Duration::from_secs(5));
+    cgroups.close_interval(Duration::from_secs(6));
+    assert!(cgroups.evict(Duration::from_secs(6)).is_empty());
+    // An hour later, of which the host was awake for two seconds.
+    cgroups.removed(2, Duration::from_secs(3607));
+    cgroups.close_interval(Duration::from_secs(3608));
+    assert!(cgroups.evict(Duration::from_secs(8)).is_empty());
+    assert_eq!(cgroups.live_since(Duration::from_secs(6)).count(), 2);
+    assert_eq!(cgroups.evict(Duration::from_secs(17)), [3]);
+    assert_eq!(cgroups.evict(Duration::from_secs(19)), [2]);
 }
 
 #[test]

@@ -13,7 +13,7 @@
 //! - `growth`: what the growth analysis knows, beside that directory.
 //! - `timelines`: the history of each cgroup, beside that directory.
 //! - `shards`: the files, the checksum and the thread of what is replaced as a whole.
-//! - `reader`: folds the records of an incident into one.
+//! - `reader`: folds the records of an incident into one, or hands out one at a time.
 //! - `index`: which incidents there are, without holding them.
 //!
 //! Must not decide what an incident is, nor format for people.
@@ -43,7 +43,7 @@ mod fixture;
 
 pub use kernel_count::KernelCount;
 pub use lock::StateLock;
-pub use reader::{Incidents, read};
+pub use reader::{Incidents, each_record, read};
 pub use writer::{Store, StoreCounters};
 
 use std::{

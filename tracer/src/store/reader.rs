@@ -54,6 +54,17 @@ pub fn read(state_dir: &Path) -> Result<Incidents, StoreError> {
     Ok(found)
 }
 
+/// Hands every record of the store below `state_dir` to `take`, oldest segment first, one at a time: an
+/// agent has less memory than a full store takes. An incident may have several records (see [`Incidents`]).
+///
+/// Fails as [`read`] does.
+pub fn each_record(state_dir: &Path, take: &mut dyn FnMut(Incident)) -> Result<(), StoreError> {
+    let Some(directory) = Directory::open(state_dir)? else {
+        return Ok(());
+    };
+    each(&directory, &mut |incident, _| take(incident)).map(drop)
+}
+
 /// Where a record lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {

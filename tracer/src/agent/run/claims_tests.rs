@@ -39,7 +39,9 @@ impl Tree {
     }
 
     fn removed(&mut self, id: u64, secs: u64) {
-        self.cgroups.removed(id, Duration::from_secs(secs));
+        let now = Duration::from_secs(secs);
+        self.cgroups.removed(id, now);
+        self.cgroups.evict(now);
     }
 
     fn forget(&mut self, secs: u64, knows: bool) {

@@ -369,13 +369,13 @@ fn describe(state: &SourceState) -> serde_json::Value {
 impl Agent {
     /// A source has something to say.
     pub(super) fn hear(&mut self, update: Update) -> Result<(), RunError> {
-        self.naming.take(update, self.clock.elapsed());
+        self.naming.take(update, self.clock.awake());
         self.tell_reports()
     }
 
     /// All cgroups by what is known now.
     pub(super) fn name_cgroups(&mut self) {
-        let now = self.clock.elapsed();
+        let now = self.clock.awake();
         self.naming.refresh(&mut self.cgroups, now);
     }
 

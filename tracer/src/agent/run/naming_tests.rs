@@ -118,6 +118,7 @@ fn who_waits_for_a_container_is_nameless_once_it_runs() {
         assert_eq!(container(&naming, &cgroups, 2).as_deref(), Some("payroll"));
         // It stops, and starts again.
         cgroups.removed(2, Duration::from_secs(1));
+        cgroups.evict(Duration::from_secs(1));
         cgroups.evict(Duration::from_secs(100));
         naming.forgot -= FORGET_EVERY;
         made(&mut naming, &mut cgroups, 3, &real);

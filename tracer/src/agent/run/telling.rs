@@ -10,6 +10,7 @@ use crate::{
         config::{Output, RunError},
         otlp::OtlpExport,
         own,
+        running_commands::RunningCommands,
         stacks::Stacks,
     },
     analysis::State,
@@ -101,6 +102,11 @@ impl Agent {
         losses.push(("kubernetes_report_given_up", self.reports.given_up));
         losses.extend(self.incidents.losses());
         losses.extend(self.witness.losses());
+        losses.extend(
+            self.running_commands
+                .iter()
+                .flat_map(RunningCommands::losses),
+        );
         losses.extend(self.judging.iter().flat_map(Judging::losses));
         losses.extend(self.chronicle.losses());
         losses.extend(self.stacks.iter().flat_map(Stacks::losses));

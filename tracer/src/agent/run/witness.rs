@@ -1,5 +1,7 @@
 //! What the kernel's files say and no record told: stalls, and kills that were missed.
 
+mod absence;
+
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
@@ -11,11 +13,11 @@ use crate::{
         Incident, Kind,
         meaning::meaning,
         reconcile::{Baseline, Missed, Reconciler, Span},
-        record::{Stall, Victim},
+        record::Stall,
         stall::{StallDetector, StallEvent, StallReading},
     },
     model::{cgroup::Cgroup, snapshot::MemoryReading},
-    store::{self, KernelCount},
+    store::KernelCount,
 };
 
 use super::{Agent, incidents::host};
@@ -102,37 +104,6 @@ impl Agent {
         let KillsBefore { oom_kills, at } = before;
         self.witness.reconciler.counted_host(oom_kills, at);
         self.tell_absence(oom_kills)
-    }
-
-    /// Kills since the last memtrace of this boot looked.
-    fn tell_absence(&mut self, oom_kills: Option<u64>) -> Result<(), RunError> {
-        let (Some(directory), Some(now)) = (&self.witness.state_dir, oom_kills) else {
-            return Ok(());
-        };
-        let Some(before) = KernelCount::load(directory) else {
-            return Ok(());
-        };
-        if before.boot_id != self.incidents.boot_id || now <= before.oom_kills {
-            return Ok(());
-        }
-        // It may have told of kills after it last looked.
-        let told = match store::read(directory) {
-            Ok(stored) => kills_since(&stored.incidents, &before),
-            Err(error) => {
-                log::warn!("kills while memtrace did not run cannot be told: {error}");
-                return Ok(());
-            }
-        };
-        let kills = (now - before.oom_kills).saturating_sub(told);
-        if kills == 0 {
-            return Ok(());
-        }
-        self.witness.missed += kills;
-        let mut incident = self.bare(Kind::MissedKills, clock::boot_time());
-        incident.kernel_counts.missed = Some(kills);
-        incident.kernel_counts.not_running_since = Some(before.time);
-        incident.complete = true;
-        self.tell_found(incident)
     }
 
     fn save_count(&mut self, oom_kills: Option<u64>, at: Duration) {
@@ -296,25 +267,6 @@ pub fn read_since(from: Duration) -> Span {
         from,
         until: clock::boot_time() + COUNTED_BEFORE_MARKED,
     }
-}
-
-/// Kernel kills that were told of the time since `before`, seen or missed.
-fn kills_since(incidents: &[Incident], before: &KernelCount) -> u64 {
-    incidents
-        .iter()
-        .filter(|incident| {
-            incident.boot_id == before.boot_id && incident.boot_time_ns >= before.boot_time_ns
-        })
-        .map(|incident| {
-            let killed = |victim: &&Victim| victim.killed != Some(false);
-            let seen = if incident.kind.is_kernel_kill() {
-                incident.victims.iter().filter(killed).count() as u64 + incident.victims_left_out
-            } else {
-                0
-            };
-            seen + incident.kernel_counts.missed.unwrap_or(0)
-        })
-        .sum()
 }
 
 fn nanos(duration: Duration) -> u64 {
