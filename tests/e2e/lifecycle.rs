@@ -138,7 +138,6 @@ fn a_process_of_many_threads_ends_once_with_the_faults_of_all() -> Result<()> {
     let mut faults = 0;
     for _ in 0..ENDS {
         let end = Workload::start(&cgroup, &arguments)?.success()?;
-        ensure!(end.faults() >= THREADS * MIB / PAGE, "{end:?}");
         faults += end.faults();
     }
     let id = cgroup.id()?;
