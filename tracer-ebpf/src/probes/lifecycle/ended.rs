@@ -140,32 +140,34 @@ fn faults_of_all(task: Kernel, signal: Kernel) -> Faults {
 }
 
 /// Along `signal_struct::thread_head`, which is read as RCU readers do: a thread that leaves keeps its way on.
+/// Without a branch but for the end, as verifiers follow each turn of the loop on its own.
 #[inline(always)]
 fn add_threads(signal: Bare, faults: &mut Faults) {
-    let head = signal.add(OFF_SIGNAL_THREAD_HEAD.load() as usize);
-    let mut node = word(head, 0);
+    let own = u64::from(OFF_TASK_THREAD_NODE.load());
+    let minor = u64::from(OFF_TASK_MIN_FLT.load()).wrapping_sub(own);
+    let major = u64::from(OFF_TASK_MAJ_FLT.load()).wrapping_sub(own);
+    let head = signal.address() as u64 + u64::from(OFF_SIGNAL_THREAD_HEAD.load());
+    let mut node = word(head);
     for _ in 0..MOST_THREADS {
-        if node == head.address() as u64 {
+        if node == head {
             return;
         }
-        let thread = Bare::new(node as *const u8).container(&OFF_TASK_THREAD_NODE);
-        faults.minor += word(thread, OFF_TASK_MIN_FLT.load());
-        faults.major += word(thread, OFF_TASK_MAJ_FLT.load());
-        node = word(thread, OFF_TASK_THREAD_NODE.load());
+        faults.minor += word(node.wrapping_add(minor));
+        faults.major += word(node.wrapping_add(major));
+        node = word(node);
     }
 }
 
-/// 0 where it cannot be read. Without a branch, of which verifiers before 6.x follow both sides at each turn of
-/// a loop.
+/// 0 where it cannot be read.
 #[inline(always)]
-fn word(base: Bare, offset: u32) -> u64 {
+fn word(address: u64) -> u64 {
     let mut word = 0_u64;
     // SAFETY: the helper tolerates any source, and fills the target, which is ours, with zeros if it fails.
     unsafe {
         bpf_probe_read_kernel(
             (&raw mut word).cast(),
             size_of::<u64>() as u32,
-            base.add(offset as usize).address().cast(),
+            address as *const _,
         );
     }
     word
