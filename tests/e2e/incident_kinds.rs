@@ -187,8 +187,8 @@ fn no_user_space_kill_in(agent: &Agent, cgroup: &Cgroup) -> Result<()> {
     agent.wait_intervals(4)?;
     let path = cgroup.path();
     let about = agent.all(|line| {
-        let victims = line["victims"].as_array().into_iter().flatten();
-        of_type("oom_incident")(line) && victims.into_iter().any(|victim| victim["cgroup"] == path)
+        let mut victims = line["victims"].as_array().into_iter().flatten();
+        of_type("oom_incident")(line) && victims.any(|victim| victim["cgroup"] == path)
     });
     ensure!(about.is_empty(), "{about:?}");
     Ok(())

@@ -73,6 +73,14 @@ pub fn memory_info(field: &str) -> Result<u64> {
     Ok(value.with_context(|| format!("no {field} in /proc/meminfo"))? * 1024)
 }
 
+/// The kernel's own count of OOM kills, of the whole machine.
+pub fn oom_kills() -> Result<u64> {
+    let vmstat = fs::read_to_string("/proc/vmstat")?;
+    let mut lines = vmstat.lines();
+    let count = lines.find_map(|line| line.strip_prefix("oom_kill "));
+    Ok(count.context("no oom_kill in /proc/vmstat")?.parse()?)
+}
+
 /// Whether this process may lower its oom_score_adj.
 pub fn may_protect() -> Result<bool> {
     const CAP_SYS_RESOURCE: u32 = 24;

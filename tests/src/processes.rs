@@ -140,7 +140,6 @@ pub fn family(count: u64, bytes: u64, more: u64) -> Result<()> {
     pause()
 }
 
-/// A thread that is not the leader writes `bytes`.
 /// As many threads beside the first write `bytes` each, and all end at once.
 pub fn threads(count: u64, bytes: u64) -> Result<()> {
     let all_touched = Arc::new(Barrier::new(count as usize + 1));
@@ -158,6 +157,7 @@ pub fn threads(count: u64, bytes: u64) -> Result<()> {
     Ok(())
 }
 
+/// A thread that is not the leader writes `bytes`.
 pub fn second_thread(bytes: u64) -> Result<()> {
     let thread = thread::Builder::new()
         .name("mt-thread".into())

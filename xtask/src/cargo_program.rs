@@ -33,7 +33,7 @@ impl CargoProgram {
         let root = workspace.tools();
         let program = root.join("bin").join(self.name);
         let wanted = format!("{} {}", self.name, self.version);
-        if program.is_file() && self.is_installed(&root, &program) {
+        if program.is_file() && self.is_installed(&wanted, &root, &program) {
             return Ok(program);
         }
         progress(format!(
@@ -57,13 +57,12 @@ impl CargoProgram {
         Ok(program)
     }
 
-    fn is_installed(&self, root: &Path, program: &Path) -> bool {
-        let Self { name, version, .. } = self;
+    fn is_installed(&self, wanted: &str, root: &Path, program: &Path) -> bool {
         if self.says_version {
-            return self::version(program).is_ok_and(|found| found == format!("{name} {version}"));
+            return version(program).is_ok_and(|found| found == wanted);
         }
         let list = fs::read_to_string(root.join(".crates.toml"));
-        list.is_ok_and(|list| list.contains(&format!("\"{name} {version} (")))
+        list.is_ok_and(|list| list.contains(&format!("\"{wanted} (")))
     }
 }
 

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use memtrace_tests::agent::{self, Agent, of_type, run, text};
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::incident::{is_complete, is_kernel_kill, of_victim, pids};
-use memtrace_tests::machine::{MIB, poll};
+use memtrace_tests::machine::{MIB, oom_kills, poll};
 use memtrace_tests::refused_calls::loaded_programs;
 use memtrace_tests::workload::Workload;
 use serde_json::Value;
@@ -54,13 +54,6 @@ impl Victims {
     }
 }
 
-/// The kernel's own count, of the whole machine.
-fn counted() -> Result<u64> {
-    let text = fs::read_to_string("/proc/vmstat")?;
-    let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    Ok(count.context("no oom_kill")?.parse()?)
-}
-
 /// Different each time, so that all moments have their turn; told when it fails.
 fn random(state: &mut u64) -> u64 {
     *state ^= *state << 13;
@@ -89,9 +82,9 @@ fn an_agent_killed_at_any_moment_leaves_nothing_and_loses_no_incident() -> Resul
     let first = Agent::start(&arguments)?;
     first.wait_intervals(1)?;
     // Kills of others on this machine may come between two lines of this test.
-    let at_least_before = counted()?;
+    let at_least_before = oom_kills()?;
     first.stop()?;
-    let at_most_before = counted()?;
+    let at_most_before = oom_kills()?;
     let accounted_before = accounted(&stored(state)?)?;
     let victims = Victims::begin()?;
     let grower = Cgroup::new("killed-agent-leak")?;
@@ -137,11 +130,11 @@ fn an_agent_killed_at_any_moment_leaves_nothing_and_loses_no_incident() -> Resul
     let end = Cgroup::new("last")?;
     let pid = run_into_limit(&end, b"mt-last")?;
     of_victim(&last, pid)?;
-    let at_least = counted()? - at_most_before;
+    let at_least = oom_kills()? - at_most_before;
     last.wait_intervals(2)?;
     workload.success()?;
     last.stop()?;
-    let at_most = counted()? - at_least_before;
+    let at_most = oom_kills()? - at_least_before;
 
     let stored = stored(state)?;
     let all = accounted(&stored)? - accounted_before;

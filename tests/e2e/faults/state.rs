@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 use memtrace_tests::agent::{Agent, of_type, run, text};
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::incident::of_victim;
-use memtrace_tests::machine::{MIB, poll};
+use memtrace_tests::machine::{MIB, oom_kills, poll};
 use memtrace_tests::workload::Workload;
 use nix::mount::{MsFlags, mount, umount};
 use nix::time::{ClockId, clock_gettime};
@@ -95,18 +95,13 @@ fn crowd(state: &Path, id: &str) -> Result<()> {
 
 /// As if an agent had looked at the kernel's count of kills just now.
 fn looked_now(state: &Path) -> Result<()> {
-    let counters = fs::read_to_string("/proc/vmstat")?;
-    let kills = counters
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill "));
-    let kills: u64 = kills.context("the kernel does not count kills")?.parse()?;
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let uptime = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
     let count = serde_json::json!({
         "boot_id": boot_id.trim(),
         "boot_time_ns": u64::try_from(uptime.as_nanos())?,
         "time": jiff::Timestamp::now().to_string(),
-        "oom_kills": kills,
+        "oom_kills": oom_kills()?,
     });
     Ok(fs::write(
         state.join("kernel-count.json"),

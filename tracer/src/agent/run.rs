@@ -370,11 +370,7 @@ impl Agent {
                 }
             }
             Some(LifecycleEvent::CgroupRemoved { id }) => {
-                self.readings
-                    .removed(&mut self.cgroups, id, self.clock.elapsed());
-                // An OOM may have these events taken in behind the totals of an interval.
-                self.count_last(id);
-                self.forget_files(id)?;
+                self.cgroup_gone(id, self.clock.elapsed())?;
             }
             Some(
                 event @ LifecycleEvent::ProcessExited {
@@ -469,10 +465,15 @@ impl Agent {
             self.attend_oom()?;
         }
         for id in done.gone {
-            self.readings.removed(&mut self.cgroups, id, now);
-            self.count_last(id);
-            self.forget_files(id)?;
+            self.cgroup_gone(id, now)?;
         }
         Ok(done.in_full)
+    }
+
+    /// With its last totals: this may be behind those of the interval, also where an OOM has events taken in.
+    fn cgroup_gone(&mut self, id: u64, now: Duration) -> Result<(), RunError> {
+        self.readings.removed(&mut self.cgroups, id, now);
+        self.count_last(id);
+        self.forget_files(id)
     }
 }

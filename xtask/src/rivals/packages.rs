@@ -29,7 +29,7 @@ const PACKAGES: &[&str] = &[
     "liblz4-1",
 ];
 
-pub const BELOW: CargoProgram = CargoProgram {
+const BELOW: CargoProgram = CargoProgram {
     name: "below",
     version: "0.9.0",
     arguments: &[],
