@@ -86,9 +86,9 @@ fn a_server_of_an_unknown_authority_and_a_missing_certificate_are_named() -> Res
             let mut arguments = sending(protocol, &endpoint).to_vec();
             arguments.extend(["--otlp-certificate", &file]);
             let mut environment = EVERY_SECOND.to_vec();
-            environment.push(("OTEL_EXPORTER_OTLP_TIMEOUT", "5000"));
+            environment.push(("OTEL_EXPORTER_OTLP_TIMEOUT", "1000"));
             let agent = Agent::start_with(&arguments, &environment)?;
-            let told = poll(cause, Duration::from_secs(30), || {
+            let told = poll(cause, Duration::from_secs(15), || {
                 let stderr = agent.stderr();
                 // The word of TLS, where the library does not keep it to itself.
                 let told = cause == WANTED && stderr.contains("CertificateRequired");
