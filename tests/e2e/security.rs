@@ -1,5 +1,6 @@
 //! What must not happen: listening unasked, secrets told, files outside the state directory, names that
-//! command a terminal or a page. Privileges are in `least_privilege`, the socket's in `api`.
+//! command a terminal or a page, a crowd that hides others. Privileges are in `least_privilege`, the
+//! socket's in `api`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memtrace_tests::agent::{Agent, command, of_type, run, text};
+use memtrace_tests::agent::{Agent, about, command, number, of_type, run, text};
 use memtrace_tests::backend::{free_port, request};
 use memtrace_tests::cgroup::{Cgroup, unique};
 use memtrace_tests::incident::of_victim;
@@ -278,4 +279,30 @@ fn names_that_climb_or_command_stay_in_the_state_directory_and_in_their_line() -
     }
     ensure!(texts[0].1.contains("climb"), "{}", texts[0].1);
     Ok(())
+}
+
+#[test]
+fn whoever_makes_more_cgroups_than_there_are_places_hides_only_his_own() -> Result<()> {
+    let crowd = Cgroup::new("crowd")?;
+    let make = |index: usize| crowd.child(&index.to_string());
+    let before: Vec<Cgroup> = (0..200).map(make).collect::<Result<_>>()?;
+    let agent = Agent::start(&["--max-cgroups", "128"])?;
+    let after: Vec<Cgroup> = (200..400).map(make).collect::<Result<_>>()?;
+    let cgroup = Cgroup::new("alone")?;
+    let id = cgroup.id()?;
+    let _process = Workload::start(&cgroup, &["touch", "--bytes", "16777216"])?;
+    agent.wait_for("its bytes", Duration::from_secs(10), |line| {
+        let usage = number(line, "usage_bytes").unwrap_or_default();
+        about("cgroup", id)(line) && usage >= 16 * MIB
+    })?;
+    let pid = run_into_limit(&Cgroup::new("full")?, b"mt-crowded")?;
+    of_victim(&agent, pid)?;
+    agent.wait_intervals(1)?;
+    let own = agent.last(of_type("self")).context("no self line")?;
+    let left_out = own["lost"]["cgroup_not_tracked"].as_u64();
+    // Of 400 and the host's own there are 128 places.
+    ensure!(left_out >= Some(272), "{own}");
+    ensure!(number(&own, "cgroups")? <= 128 + 32, "{own}");
+    drop((before, after));
+    agent.stop().map(drop)
 }

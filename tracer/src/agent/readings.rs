@@ -23,6 +23,8 @@ use crate::{
 
 /// Intervals in which every cgroup is read in full at least once.
 const TURN: u64 = 12;
+/// More are looked at than there are places: who gets one does not depend on who is found first.
+const WALKED_PER_PLACE: usize = 8;
 /// Change of usage that calls for a full reading, bytes.
 const MOVED_BYTES: u64 = 64 * 1024;
 
@@ -70,7 +72,7 @@ impl Readings {
         since: SystemTime,
         now: std::time::Duration,
     ) -> u64 {
-        let Ok(found) = walk(&self.hierarchy, self.most) else {
+        let Ok(found) = walk(&self.hierarchy, self.most * WALKED_PER_PLACE) else {
             self.failed += 1;
             return 0;
         };
@@ -98,6 +100,9 @@ impl Readings {
     pub fn made(&mut self, cgroups: &mut Cgroups, id: u64, path: &Path, since: SystemTime) -> bool {
         if !cgroups.made(id, path, since) {
             return false;
+        }
+        for displaced in cgroups.take_displaced() {
+            self.watched.remove(&displaced);
         }
         if self.watched.contains_key(&id) {
             return true;

@@ -15,6 +15,7 @@ use crate::{
 use super::{
     cgroup::{Cgroup, Counted},
     history::SAMPLES,
+    shares::Shares,
     snapshot::{
         EffectiveLimit, LeakSnapshot, Limit, MemoryReading, OomKillCount, Rates, ReclaimTotals,
     },
@@ -30,8 +31,12 @@ pub struct Cgroups {
     by_path: HashMap<PathBuf, u64>,
     /// Removed cgroups that are still kept, oldest first, and since when they are kept.
     removed: VecDeque<(u64, Option<Duration>)>,
-    /// Forgotten since the last eviction because there were too many removed ones.
+    /// Forgotten since the last eviction because there were too many.
     crowded_out: Vec<u64>,
+    /// Live ones that gave way since they were last asked for.
+    displaced: Vec<u64>,
+    /// Who holds how many places; kept while there are too few.
+    shares: Option<Shares>,
     /// Most live cgroups that are kept, and of removed ones one for each [`LIVE_PER_REMOVED`].
     most: usize,
     /// Cgroups whose numbers were not told because there were too many.
@@ -56,6 +61,8 @@ impl Cgroups {
             by_path: HashMap::new(),
             removed: VecDeque::new(),
             crowded_out: Vec::new(),
+            displaced: Vec::new(),
+            shares: None,
             most,
             overflow: 0,
             grace,
@@ -68,25 +75,60 @@ impl Cgroups {
         }
     }
 
-    /// A cgroup exists. Known ones keep their numbers. `false` if there is no room.
+    /// A cgroup exists. Known ones keep their numbers. `false` if there is no room, and nobody who has
+    /// to give way (see [`Shares`]).
     pub fn made(&mut self, id: u64, path: &Path, since: SystemTime) -> bool {
         if self.by_id.contains_key(&id) {
             return true;
-        }
-        if self.by_id.len() - self.removed.len() >= self.most {
-            return false;
         }
         let path = if path.is_absolute() {
             path.to_owned()
         } else {
             Path::new("/").join(path)
         };
+        if self.is_full() && !self.make_room(&path) {
+            return false;
+        }
+        if let Some(shares) = &mut self.shares {
+            shares.give(&path, id);
+        }
         self.by_path.insert(path.clone(), id);
         self.limits_changed = true;
         self.tree_changed = true;
         self.by_id.insert(id, Cgroup::new(id, path, since));
         self.unnamed.push(id);
         true
+    }
+
+    fn is_full(&self) -> bool {
+        self.by_id.len() - self.removed.len() >= self.most
+    }
+
+    fn make_room(&mut self, path: &Path) -> bool {
+        let shares = self.shares.take().unwrap_or_else(|| {
+            let live = self.live();
+            Shares::of(live.map(|cgroup| (cgroup.path.as_path(), cgroup.id)))
+        });
+        let shares = self.shares.insert(shares);
+        let Some(id) = shares.who_gives_way(path, self.most) else {
+            return false;
+        };
+        let Some(cgroup) = self.by_id.remove(&id) else {
+            return false;
+        };
+        shares.take(&cgroup.path, id);
+        if self.by_path.get(&cgroup.path) == Some(&id) {
+            self.by_path.remove(&cgroup.path);
+        }
+        self.displaced.push(id);
+        self.crowded_out.push(id);
+        self.overflow += 1;
+        true
+    }
+
+    /// Live cgroups that gave way to others since the last call.
+    pub fn take_displaced(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.displaced)
     }
 
     /// The kernel told of its birth. One that was known before keeps what it has.
@@ -121,6 +163,9 @@ impl Cgroups {
                 cgroup.changed = true;
                 self.removed.push_back((id, None));
                 self.tree_changed = true;
+                if let Some(shares) = &mut self.shares {
+                    shares.take(&cgroup.path, id);
+                }
             }
             if self.by_path.get(&cgroup.path) == Some(&id) {
                 self.by_path.remove(&cgroup.path);
@@ -242,6 +287,9 @@ impl Cgroups {
         }
         if std::mem::take(&mut self.tree_changed) {
             self.find_parents();
+        }
+        if !self.is_full() {
+            self.shares = None;
         }
         let began = self.last_interval();
         self.interval_ends.push_front(now);

@@ -117,6 +117,37 @@ fn the_tree_never_outgrows_its_bound_and_removed_cgroups_make_room() {
 }
 
 #[test]
+fn one_that_makes_many_cgroups_does_not_keep_others_from_being_seen() {
+    let mut cgroups = Cgroups::new(64, Duration::from_secs(10));
+    let made = |cgroups: &mut Cgroups, id: u64, path: &str| {
+        cgroups.made(id, Path::new(path), SystemTime::UNIX_EPOCH)
+    };
+    for (id, path) in [(1, "/"), (2, "/pods"), (3, "/pods/old")] {
+        assert!(made(&mut cgroups, id, path));
+    }
+    let kept = (1000..1200).filter(|&id| made(&mut cgroups, id, &format!("/user/{id}")));
+    assert_eq!(kept.count(), 61);
+    assert!(cgroups.take_displaced().is_empty());
+    for id in 10..20 {
+        assert!(made(&mut cgroups, id, &format!("/pods/{id}")));
+        let displaced = cgroups.take_displaced();
+        assert!(matches!(displaced[..], [user] if user >= 1000 && cgroups.get(user).is_none()));
+        assert!(!made(
+            &mut cgroups,
+            displaced[0],
+            &format!("/user/{}", displaced[0])
+        ));
+    }
+    assert_eq!((cgroups.live().count(), cgroups.overflow), (64, 10));
+    // Their BPF counts go too.
+    assert_eq!(cgroups.evict(Duration::ZERO).len(), 10);
+    cgroups.removed(15, Duration::ZERO);
+    cgroups.close_interval(Duration::from_secs(1));
+    assert!(cgroups.shares.is_none(), "kept though there is room");
+    assert!(made(&mut cgroups, 2000, "/user/2000"));
+}
+
+#[test]
 fn time_lost_in_reclaim_counts_for_all_above_also_when_the_cgroup_is_gone() {
     let mut cgroups = tree();
     let lost = |stall_ns| ReclaimTotals {

@@ -7,5 +7,6 @@ pub mod cgroups;
 pub mod history;
 pub mod looks;
 pub mod processes;
+mod shares;
 pub mod snapshot;
 pub mod window;

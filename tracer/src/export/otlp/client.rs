@@ -153,6 +153,7 @@ impl<S: Signal> Client<S> {
     async fn send(&self, request: S::Request) -> Result<S::Response, Failure> {
         let deadline = Instant::now() + self.timeout;
         let mut backoff = Backoff::new();
+        let mut before = None;
         let request = match &self.transport {
             Transport::Grpc(_) => Encoded::Grpc(request),
             Transport::Http(http) => {
@@ -167,11 +168,12 @@ impl<S: Signal> Client<S> {
             let failure = match attempt {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(failure)) => failure,
+                // An attempt that failed says more than the one that the end of the time cuts off.
                 Err(_) => {
-                    return Err(Failure {
+                    return Err(before.unwrap_or(Failure {
                         error: SendError::TimedOut(self.timeout),
                         verdict: Verdict::Retry,
-                    });
+                    }));
                 }
             };
             let Some(delay) = backoff.next(failure.verdict) else {
@@ -181,6 +183,7 @@ impl<S: Signal> Client<S> {
             if next >= deadline {
                 return Err(failure);
             }
+            before = Some(failure);
             tokio::time::sleep_until(next).await;
         }
     }

@@ -130,11 +130,15 @@ impl Line {
     }
 }
 
+/// Causes of one outage that are told, each once: one that changes with every attempt does not fill the log.
+const MAX_CAUSES: usize = 4;
+
 /// Which changes are told, and when. Pure.
 #[derive(Debug, Default)]
 struct Pace {
     now: State,
-    told_failure: bool,
+    /// What was told of the outage; empty: the last word was that it works.
+    told: Vec<State>,
     told_at: Option<Instant>,
     /// Changes to failing since the last line.
     failures: u64,
@@ -144,19 +148,21 @@ struct Pace {
 
 impl Pace {
     fn change(&mut self, state: State) {
-        if state.is_failure() != self.now.is_failure() {
-            self.failures += u64::from(state.is_failure());
-            self.now = state;
-        }
+        let begins = state.is_failure() && !self.now.is_failure();
+        self.failures += u64::from(begins);
+        self.now = state;
     }
 
     /// What is to be told.
     fn line(&mut self, now: Instant) -> Option<Line> {
-        let is_failure = self.now.is_failure();
-        if is_failure == self.told_failure || self.next().is_some_and(|next| now < next) {
+        if !self.is_news() || self.next().is_some_and(|next| now < next) {
             return None;
         }
-        self.told_failure = is_failure;
+        let is_failure = self.now.is_failure();
+        match is_failure {
+            true => self.told.push(self.now.clone()),
+            false => self.told.clear(),
+        }
         self.told_at = Some(now);
         let failures = std::mem::take(&mut self.failures);
         Some(Line {
@@ -166,13 +172,20 @@ impl Pace {
         })
     }
 
+    fn is_news(&self) -> bool {
+        match self.now.is_failure() {
+            true => self.told.len() < MAX_CAUSES && !self.told.contains(&self.now),
+            false => !self.told.is_empty(),
+        }
+    }
+
     fn next(&self) -> Option<Instant> {
         self.told_at.map(|at| at + PACE)
     }
 
     /// When to come again; `None`: somebody does, or nothing is to be told.
     fn wait(&mut self) -> Option<Instant> {
-        let is_due = self.now.is_failure() != self.told_failure && !self.waiting;
+        let is_due = self.is_news() && !self.waiting;
         let next = self.next().filter(|_| is_due)?;
         self.waiting = true;
         Some(next)
@@ -222,6 +235,25 @@ mod tests {
             told(&mut pace, later, works()),
             Some(Line { state, untold: 0 })
         );
+    }
+
+    #[test]
+    fn another_cause_of_the_same_outage_is_told_once() {
+        let (mut pace, at) = (Pace::default(), Instant::now());
+        let cause = |number: usize| State::Fails(format!("cause {number}"));
+        let later = |minutes: u32| at + PACE * minutes;
+        let mut lines = Vec::new();
+        for minute in 0..20 {
+            // The first and the second come by turns, then it is one of its own each time.
+            let number = if minute < 8 { minute % 2 } else { minute };
+            let state = cause(number as usize);
+            lines.extend(told(&mut pace, later(minute), state).map(|line| line.state));
+        }
+        assert_eq!(lines, [0, 1, 8, 9].map(cause));
+        let line = told(&mut pace, later(20), works());
+        assert_eq!(line.map(|line| line.state), Some(works()));
+        let line = told(&mut pace, later(21), cause(1));
+        assert_eq!(line.map(|line| line.state), Some(cause(1)));
     }
 
     #[test]
