@@ -22,6 +22,7 @@ mod test;
 #[cfg(test)]
 mod unsafe_code;
 mod vm;
+mod vmstat;
 mod workspace;
 
 use std::process::ExitCode;

@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use crate::artifacts;
 use crate::bench::interrupt;
 use crate::process::progress;
+use crate::vmstat::kernel_kills;
 use crate::workspace::Workspace;
 use containers::Containers;
 use judge::Judgement;
@@ -59,7 +60,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     let told = Told::read(agent.0.stdout.take().context("memtrace has no stdout")?);
     told.wait_for_start()?;
 
-    let kills_before = containers::kernel_kills()?;
+    let kills_before = kernel_kills()?;
     let length = Duration::from_secs(args.minutes * 60);
     let samples = churn(args, length, &mut containers, &mut agent, &told)?;
     containers.end_all()?;
@@ -67,7 +68,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     while told.removed() < containers.counts().made && ended.elapsed() < PATIENCE {
         interrupt::sleep(TICK)?;
     }
-    let kernel_kills = containers::kernel_kills()? - kills_before;
+    let kernel_kills = kernel_kills()? - kills_before;
     let counts = told.counts();
     agent.stop()?;
 

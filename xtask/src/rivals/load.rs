@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 
 use super::truth::{Growth, Manner, Short, Truth};
 use crate::bench::interrupt;
+use crate::vmstat::kernel_kills;
 use doomed::Doomed;
 pub use place::COMM;
 use place::Place;
@@ -273,18 +274,6 @@ fn reap(pid: u32) -> Result<u64> {
         anyhow::bail!("a short-lived process failed (wait status {status:#x})");
     }
     Ok((usage.ru_minflt + usage.ru_majflt) as u64)
-}
-
-/// OOM kills on the whole machine since its boot.
-pub fn kernel_kills() -> Result<u64> {
-    let vmstat = fs::read_to_string("/proc/vmstat")?;
-    let line = vmstat
-        .lines()
-        .find_map(|line| line.strip_prefix("oom_kill "));
-    Ok(line
-        .context("/proc/vmstat has no oom_kill")?
-        .trim()
-        .parse()?)
 }
 
 /// The wall clock, as tools stamp what they say.

@@ -10,11 +10,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 
-use super::super::load::{COMM, kernel_kills};
+use super::super::load::COMM;
 use super::super::rival::{Rival, Running, Surroundings};
 use super::super::seen::{Kills, Process, Processes, Seen};
 use super::super::truth::Truth;
 use crate::process;
+use crate::vmstat::kernel_kills;
 
 /// By default it listens on 1989.
 const PORT: &str = "19989";

@@ -10,10 +10,11 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::super::http;
-use super::super::load::{kernel_kills, unix_s};
+use super::super::load::unix_s;
 use super::super::rival::{Rival, Running, Surroundings};
 use super::super::seen::{Kills, Leak, Seen};
 use super::super::truth::Truth;
+use crate::vmstat::kernel_kills;
 
 const PORT: u16 = 19_998;
 const START_PATIENCE: Duration = Duration::from_secs(60);

@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::super::http;
-use super::super::load::kernel_kills;
 use super::super::rival::{Rival, Running, Surroundings};
 use super::super::seen::{Kills, Seen};
 use super::super::truth::Truth;
+use crate::vmstat::kernel_kills;
 
 const PORT: u16 = 19_109;
 const EVERY: Duration = Duration::from_secs(15);
