@@ -21,6 +21,8 @@ pub struct StackLosses {
     pub tables_refused: u64,
     /// Executable mappings that were left out, again whenever their process is read.
     pub code_left_out: u64,
+    /// Lists of mappings that were read in part, again whenever they are read.
+    pub lists_cut: u64,
     /// Page tables that could not be read.
     pub page_tables_unreadable: u64,
     /// Densities that the kernel has no room for.

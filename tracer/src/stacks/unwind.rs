@@ -15,7 +15,10 @@ use framehop::{
 };
 
 use crate::{
-    host::{HostError, ProcRoot, mappings::Mapping},
+    host::{
+        HostError, ProcRoot,
+        mappings::{ListEnd, Mapping},
+    },
     probes::stack::StackSample,
 };
 
@@ -93,6 +96,8 @@ pub struct Unwinding {
     room: CodeRoom,
     /// Executable mappings that were left out, again whenever their process is read.
     pub left_out: u64,
+    /// Lists of mappings that were longer than what is read of them.
+    pub lists_cut: u64,
 }
 
 impl Unwinding {
@@ -106,6 +111,7 @@ impl Unwinding {
             buffer: Vec::new(),
             room: CodeRoom::new(most_code),
             left_out: 0,
+            lists_cut: 0,
         }
     }
 
@@ -124,7 +130,9 @@ impl Unwinding {
             files,
             mut others,
             mut left_out,
+            is_cut,
         } = Executable::read(&self.proc, pid, room, &mut self.buffer)?;
+        self.lists_cut += u64::from(is_cut);
         let mut code = Vec::with_capacity(files.len() + others.len());
         let mut known = HashMap::new();
         let mut unwinder = UnwinderNative::new();
@@ -239,6 +247,8 @@ struct Executable {
     /// Not of files; what lies side by side is one.
     others: Vec<Range<u64>>,
     left_out: usize,
+    /// There are more that were not read.
+    is_cut: bool,
 }
 
 impl Executable {
@@ -249,11 +259,12 @@ impl Executable {
         buffer: &mut Vec<u8>,
     ) -> Result<Self, HostError> {
         let mut found = Self::default();
-        proc.each_mapping(pid, buffer, |mapping| {
+        let end = proc.each_mapping(pid, buffer, |mapping| {
             if mapping.executable {
                 found.add(mapping, most);
             }
         })?;
+        found.is_cut = end == ListEnd::Cut;
         Ok(found)
     }
 
