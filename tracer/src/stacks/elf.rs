@@ -104,13 +104,13 @@ fn id_in<'f, Elf: FileHeader>(
     None
 }
 
-/// Empty where there is no ELF file.
-pub fn read_tables(file: &File) -> UnwindTables {
+/// Empty where there is no ELF file. `cgroup_id`: whose share of the room it takes.
+pub fn read_tables(file: &File, cgroup_id: u64) -> UnwindTables {
     let cache = &ReadCache::new(file);
     let left = &Cell::new(MOST_READ);
     let data = Bounded { cache, left };
-    let tables = tables_of::<FileHeader64<Endianness>>(file, data)
-        .or_else(|| tables_of::<FileHeader32<Endianness>>(file, data));
+    let tables = tables_of::<FileHeader64<Endianness>>(file, cgroup_id, data)
+        .or_else(|| tables_of::<FileHeader32<Endianness>>(file, cgroup_id, data));
     let mut tables = tables.unwrap_or_default();
     tables.refused |= left.get() == 0;
     tables
@@ -118,13 +118,14 @@ pub fn read_tables(file: &File) -> UnwindTables {
 
 fn tables_of<Elf: FileHeader<Endian = Endianness>>(
     file: &File,
+    cgroup_id: u64,
     data: Bounded<'_>,
 ) -> Option<UnwindTables> {
     let header = Elf::parse(data).ok()?;
     let endian = header.endian().ok()?;
     let sections = header.sections(endian, data).ok()?;
     let length = file.metadata().ok()?.len();
-    let mut refused = false;
+    let (mut refused, mut lacks_room) = (false, false);
     let mut section = |name: &[u8], most: u64| {
         let (_, section) = sections.section_by_name(endian, name)?;
         let (offset, bytes) = section.file_range(endian)?;
@@ -135,9 +136,10 @@ fn tables_of<Elf: FileHeader<Endian = Endianness>>(
         }
         let start: u64 = section.sh_addr(endian).into();
         let address = start..start.checked_add(bytes)?;
-        let view =
-            (bytes <= most).then(|| FileView::new(file, offset, usize::try_from(bytes).ok()?).ok());
-        let view = view.flatten();
+        let bytes = usize::try_from(bytes).ok().filter(|_| bytes <= most);
+        let view = bytes.map(|bytes| FileView::new(file, offset, bytes, cgroup_id));
+        lacks_room |= matches!(&view, Some(Err(_)));
+        let view = view.and_then(Result::ok);
         refused |= view.is_none();
         let bytes = Arc::new(view?);
         Some(Section { address, bytes })
@@ -177,6 +179,7 @@ fn tables_of<Elf: FileHeader<Endian = Endianness>>(
         eh_frame_hdr,
         segments,
         refused,
+        lacks_room,
     })
 }
 

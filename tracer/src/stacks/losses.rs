@@ -17,7 +17,7 @@ pub struct StackLosses {
     pub pages_evicted: u64,
     /// Files forgotten for room.
     pub modules_evicted: u64,
-    /// Unwind tables of files that are too large, or for which there is no room.
+    /// Unwind tables of files that are too large, or for which there is no room in their cgroup's share.
     pub tables_refused: u64,
     /// Executable mappings that were left out, again whenever their process is read.
     pub code_left_out: u64,

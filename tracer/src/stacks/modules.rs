@@ -44,6 +44,8 @@ pub struct UnwindTables {
     pub segments: Vec<Segment>,
     /// A table was left out: it is too large, or there is no room.
     pub refused: bool,
+    /// There was no room for a table: later there may be.
+    pub lacks_room: bool,
 }
 
 /// A section's bytes and where they are loaded.
@@ -120,7 +122,7 @@ pub struct Modules {
     most: usize,
     /// Modules that were forgotten because there were too many.
     pub evicted: u64,
-    /// Files whose unwind tables were left out.
+    /// Files whose unwind tables were left out; for lack of room again whenever their process is read.
     pub tables_refused: u64,
 }
 
@@ -191,16 +193,18 @@ impl Modules {
         id
     }
 
-    /// What unwinding needs of a module; empty where there is none.
-    pub fn tables(&mut self, id: ModuleId) -> Arc<UnwindTables> {
+    /// What unwinding needs of a module; empty where there is none. `cgroup_id`: of who needs it, whose share
+    /// of the room it takes if it was not read before.
+    pub fn tables(&mut self, id: ModuleId, cgroup_id: u64) -> Arc<UnwindTables> {
         let Some(entry) = self.entries.get(&id) else {
             return Arc::default();
         };
-        if let Some(tables) = entry.tables.as_ref().filter(|tables| !tables.are_damaged()) {
+        let is_good = |tables: &&Arc<UnwindTables>| !tables.are_damaged() && !tables.lacks_room;
+        if let Some(tables) = entry.tables.as_ref().filter(is_good) {
             return tables.clone();
         }
         let tables = match &entry.module.file {
-            Some(file) => Arc::new(read_tables(file)),
+            Some(file) => Arc::new(read_tables(file, cgroup_id)),
             None => Arc::default(),
         };
         self.tables_refused += u64::from(tables.refused);

@@ -84,7 +84,7 @@ impl Space {
             File::open(proc.path(&format!("{pid}/pagemap"))).map_err(|error| unusable(&error))?;
         let began = Instant::now();
         let code = unwinding
-            .read_code(pid, modules, None)
+            .read_code(pid, sample.cgroup_id, modules, None)
             .map_err(|error| match error {
                 HostError::Gone { .. } => Unusable::Gone,
                 _ => Unusable::Unreadable,
@@ -138,8 +138,8 @@ impl Space {
         if self.code_read.elapsed() >= wait {
             // A library may have been loaded since.
             let began = Instant::now();
-            let pid = self.program.pid;
-            let read = unwinding.read_code(pid, modules, Some(&self.code));
+            let (pid, cgroup_id) = (self.program.pid, sample.cgroup_id);
+            let read = unwinding.read_code(pid, cgroup_id, modules, Some(&self.code));
             self.code_read = Instant::now();
             self.code_took = self.code_read - began;
             if let Ok(code) = read {

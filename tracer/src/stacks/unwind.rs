@@ -115,13 +115,15 @@ impl Unwinding {
         }
     }
 
-    /// Reads what a process has mapped. `before`: what was read of it before, and is to be replaced.
+    /// Reads what a process has mapped. `cgroup_id`: where it was sampled. `before`: what was read of it
+    /// before, and is to be replaced.
     ///
     /// # Errors
     /// It is gone, or cannot be read.
     pub fn read_code(
         &mut self,
         pid: u32,
+        cgroup_id: u64,
         modules: &mut Modules,
         before: Option<&CodeMap>,
     ) -> Result<CodeMap, HostError> {
@@ -150,7 +152,7 @@ impl Unwinding {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => {
                     let id = modules.of(pid, mapping);
-                    entry.insert((id, modules.tables(id), false))
+                    entry.insert((id, modules.tables(id, cgroup_id), false))
                 }
             };
             code.push(Code {

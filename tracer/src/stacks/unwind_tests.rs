@@ -37,9 +37,11 @@ fn read(most_code: usize) -> (CodeMap, u64, u64) {
     let mut modules = Modules::new(proc.clone(), 16);
     let mut unwinding = Unwinding::new(proc, PAGE as u64, most_code);
     let pid = std::process::id();
-    let map = unwinding.read_code(pid, &mut modules, None).unwrap();
+    let map = unwinding.read_code(pid, 1, &mut modules, None).unwrap();
     // Again, in its place: there is as much room as before.
-    let again = unwinding.read_code(pid, &mut modules, Some(&map)).unwrap();
+    let again = unwinding
+        .read_code(pid, 1, &mut modules, Some(&map))
+        .unwrap();
     assert_eq!(again.code.len(), map.code.len());
     (again, unwinding.left_out, modules.looks())
 }
