@@ -427,6 +427,7 @@ impl Collector {
             modules_evicted: self.modules.evicted,
             tables_refused: self.modules.tables_refused,
             code_left_out: self.unwinding.left_out,
+            paths_cut: self.unwinding.paths_cut,
             lists_cut: self.unwinding.lists_cut + self.losses.lists_cut,
             ..self.losses
         }

@@ -21,6 +21,8 @@ pub struct StackLosses {
     pub tables_refused: u64,
     /// Executable mappings that were left out, again whenever their process is read.
     pub code_left_out: u64,
+    /// Call paths that end early: to unwind them costs too much.
+    pub paths_cut: u64,
     /// Lists of mappings that were read in part, again whenever they are read.
     pub lists_cut: u64,
     /// Page tables that could not be read.

@@ -25,9 +25,10 @@ use super::{
     code::{Module, ModuleId},
     elf::{build_id, read_tables},
     file_view::FileView,
+    function_table::Index,
 };
 
-/// Bytes of a table whose index takes as much memory as a mapping does by itself.
+/// Bytes of a table whose index takes as much memory as a mapping does.
 const UNINDEXED_BYTES_OF_ONE: usize = 256;
 /// A file is closed when nothing needed it for so long: open, it keeps the file system of a container busy
 /// that may be gone.
@@ -40,6 +41,8 @@ pub struct UnwindTables {
     pub eh_frame: Option<Section>,
     pub eh_frame_hdr: Option<Section>,
     pub got: Option<Range<u64>>,
+    /// Of an `.eh_frame` without a header.
+    pub index: Index,
     /// Offset in the file, address and length of each loaded segment.
     pub segments: Vec<Segment>,
     /// A table was left out: it is too large, or there is no room.
@@ -80,7 +83,7 @@ impl UnwindTables {
         Some(mapping.range.start.wrapping_sub(address))
     }
 
-    /// What the index of a mapping takes, as a number of mappings without one.
+    /// What the index takes, as a number of mappings.
     pub fn index_room(&self) -> usize {
         match (&self.eh_frame, &self.eh_frame_hdr) {
             (Some(table), None) => table.bytes.len() / UNINDEXED_BYTES_OF_ONE,
