@@ -50,7 +50,7 @@ pub fn run(data: &[u8]) {
         let mut modules = Modules::new(proc.clone(), 4);
         let mut unwinding = Unwinding::new(proc, PAGE, MOST_CODE);
         let code = unwinding
-            .read_code(PID, &mut modules, None)
+            .read_code(PID, 1, &mut modules, None)
             .expect("the files are there");
         assert_eq!(code.modules().count(), 1);
         let sample = StackSample {

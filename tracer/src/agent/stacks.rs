@@ -342,6 +342,8 @@ impl Stacks {
             ("stack_module_evicted", losses.modules_evicted),
             ("stack_unwind_table_refused", losses.tables_refused),
             ("stack_code_left_out", losses.code_left_out),
+            ("stack_unwind_cut", losses.paths_cut),
+            ("stack_mappings_cut", losses.lists_cut),
             ("stack_page_table_unreadable", losses.page_tables_unreadable),
             ("stack_density_refused", losses.densities_refused),
             (

@@ -28,8 +28,18 @@ pub struct Mapping {
     pub path: Vec<u8>,
 }
 
+/// Where a list of mappings ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ListEnd {
+    /// After the last mapping.
+    Whole,
+    /// It is longer than what is read of it.
+    Cut,
+}
+
 impl ProcRoot {
-    /// All mappings of a process, in the order of addresses. [`HostError::Gone`] when it has ended.
+    /// The mappings of a process, in the order of addresses; of a longer list than any real program's only
+    /// the first. [`HostError::Gone`] when it has ended.
     pub fn mappings(&self, pid: u32, buffer: &mut Vec<u8>) -> Result<Vec<Mapping>, HostError> {
         let mut all = Vec::new();
         self.each_mapping(pid, buffer, |mapping| all.push(mapping))?;
@@ -43,7 +53,7 @@ impl ProcRoot {
         pid: u32,
         buffer: &mut Vec<u8>,
         then: impl FnMut(Mapping),
-    ) -> Result<(), HostError> {
+    ) -> Result<ListEnd, HostError> {
         let path = self.path(&format!("{pid}/maps"));
         let text = File::open(&path)
             .and_then(|file| read_stream(&file, buffer, MOST_BYTES))
@@ -53,14 +63,20 @@ impl ProcRoot {
                 }
                 _ => HostError::read(&path, error),
             })?;
-        text.split(|byte| *byte == b'\n')
+        let is_cut = text.len() >= MOST_BYTES;
+        // The last line of a list that was cut is not whole.
+        let last = text.iter().rposition(|byte| *byte == b'\n');
+        let whole = last.filter(|_| is_cut).unwrap_or(text.len());
+        text.get(..whole)
+            .unwrap_or_default()
+            .split(|byte| *byte == b'\n')
             .filter_map(mapping)
             .for_each(then);
         if buffer.len() > KEPT_BYTES {
             buffer.truncate(KEPT_BYTES);
             buffer.shrink_to_fit();
         }
-        Ok(())
+        Ok(if is_cut { ListEnd::Cut } else { ListEnd::Whole })
     }
 }
 
@@ -133,6 +149,27 @@ mod tests {
         ] {
             assert_eq!(mapping(line), None);
         }
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_is_cut_between_two_mappings_and_says_so() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("1")).unwrap();
+        let line = "1000-2000 r-xp 00000000 00:00 7 /file-of-a-name\n";
+        let lines = MOST_BYTES / line.len();
+        assert_ne!(lines * line.len(), MOST_BYTES);
+        let read = |lines: usize| {
+            std::fs::write(directory.path().join("1/maps"), line.repeat(lines)).unwrap();
+            let mut found = 0;
+            let proc = ProcRoot::new(directory.path());
+            let end = proc.each_mapping(1, &mut Vec::new(), |mapping| {
+                assert_eq!(mapping.path, b"/file-of-a-name");
+                found += 1;
+            });
+            (end.unwrap(), found)
+        };
+        assert_eq!(read(lines), (ListEnd::Whole, lines));
+        assert_eq!(read(lines + 1), (ListEnd::Cut, lines));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Module {
 pub enum Root {
     /// At the first function of the thread.
     Reached,
-    /// The copied piece of the stack ended, or the most frames were reached.
+    /// The copied piece of the stack ended, the most frames were reached, or more would cost too much.
     Cut,
     /// No unwind information, and the frame pointer led nowhere.
     Lost,

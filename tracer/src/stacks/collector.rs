@@ -317,7 +317,8 @@ impl Collector {
             let read = space.verify_pages(&self.proc, &self.tables, all, collapses);
             self.losses.page_tables_unreadable += u64::from(!read);
             if all {
-                space.verify_mappings(&self.proc, &mut self.buffer);
+                let cut = space.verify_mappings(&self.proc, &mut self.buffer);
+                self.losses.lists_cut += u64::from(cut);
             }
         }
         if all {
@@ -391,7 +392,8 @@ impl Collector {
             if selection.has(space) && space.ended.is_none() {
                 let read = space.verify_pages(&self.proc, &self.tables, true, collapses);
                 self.losses.page_tables_unreadable += u64::from(!read);
-                space.verify_mappings(&self.proc, &mut self.buffer);
+                let cut = space.verify_mappings(&self.proc, &mut self.buffer);
+                self.losses.lists_cut += u64::from(cut);
             }
         }
         let mut newest: HashMap<u32, Instant> = HashMap::new();
@@ -425,6 +427,8 @@ impl Collector {
             modules_evicted: self.modules.evicted,
             tables_refused: self.modules.tables_refused,
             code_left_out: self.unwinding.left_out,
+            paths_cut: self.unwinding.paths_cut,
+            lists_cut: self.unwinding.lists_cut + self.losses.lists_cut,
             ..self.losses
         }
     }

@@ -15,13 +15,14 @@ use object::{
 
 use super::{
     file_view::FileView,
+    function_table::{Index, index},
     modules::{Section, Segment, UnwindTables},
 };
 
 /// Larger unwind tables than known programs have (rustc's take 27 MiB).
 const MOST_SECTION_BYTES: u64 = 256 << 20;
-/// Without `.eh_frame_hdr` an index of the table is made for each mapping, about as large as the table:
-/// programs that are linked so are old and small.
+/// Without `.eh_frame_hdr` an index of the table is made, about as large as the table: programs that are
+/// linked so are old and small.
 const MOST_UNINDEXED_BYTES: u64 = 512 << 10;
 const MOST_BUILD_ID: usize = 64;
 /// Programs have less than ten.
@@ -104,27 +105,31 @@ fn id_in<'f, Elf: FileHeader>(
     None
 }
 
-/// Empty where there is no ELF file.
-pub fn read_tables(file: &File) -> UnwindTables {
+/// Empty where there is no ELF file. `cgroup_id`: whose share of the room it takes.
+pub fn read_tables(file: &File, cgroup_id: u64) -> UnwindTables {
     let cache = &ReadCache::new(file);
     let left = &Cell::new(MOST_READ);
     let data = Bounded { cache, left };
-    let tables = tables_of::<FileHeader64<Endianness>>(file, data)
-        .or_else(|| tables_of::<FileHeader32<Endianness>>(file, data));
+    let tables = tables_of::<FileHeader64<Endianness>>(file, cgroup_id, data)
+        .or_else(|| tables_of::<FileHeader32<Endianness>>(file, cgroup_id, data));
     let mut tables = tables.unwrap_or_default();
     tables.refused |= left.get() == 0;
+    if tables.eh_frame_hdr.is_none() {
+        tables.index = index(&tables);
+    }
     tables
 }
 
 fn tables_of<Elf: FileHeader<Endian = Endianness>>(
     file: &File,
+    cgroup_id: u64,
     data: Bounded<'_>,
 ) -> Option<UnwindTables> {
     let header = Elf::parse(data).ok()?;
     let endian = header.endian().ok()?;
     let sections = header.sections(endian, data).ok()?;
     let length = file.metadata().ok()?.len();
-    let mut refused = false;
+    let (mut refused, mut lacks_room) = (false, false);
     let mut section = |name: &[u8], most: u64| {
         let (_, section) = sections.section_by_name(endian, name)?;
         let (offset, bytes) = section.file_range(endian)?;
@@ -135,9 +140,10 @@ fn tables_of<Elf: FileHeader<Endian = Endianness>>(
         }
         let start: u64 = section.sh_addr(endian).into();
         let address = start..start.checked_add(bytes)?;
-        let view =
-            (bytes <= most).then(|| FileView::new(file, offset, usize::try_from(bytes).ok()?).ok());
-        let view = view.flatten();
+        let bytes = usize::try_from(bytes).ok().filter(|_| bytes <= most);
+        let view = bytes.map(|bytes| FileView::new(file, offset, bytes, cgroup_id));
+        lacks_room |= matches!(&view, Some(Err(_)));
+        let view = view.and_then(Result::ok);
         refused |= view.is_none();
         let bytes = Arc::new(view?);
         Some(Section { address, bytes })
@@ -175,8 +181,10 @@ fn tables_of<Elf: FileHeader<Endian = Endianness>>(
         got: range(b".got"),
         eh_frame,
         eh_frame_hdr,
+        index: Index::new(),
         segments,
         refused,
+        lacks_room,
     })
 }
 

@@ -48,13 +48,13 @@ fn elf(sections: &[(&str, u32, u64)]) -> File {
 
 #[test]
 fn a_large_table_without_a_header_is_refused() {
-    let small = read_tables(&elf(&[(".eh_frame", PROGBITS, 64 << 10)]));
+    let small = read_tables(&elf(&[(".eh_frame", PROGBITS, 64 << 10)]), 1);
     assert!(small.eh_frame.is_some() && !small.refused);
     assert_eq!(small.index_room(), 256);
     let large = (".eh_frame", PROGBITS, 1 << 20);
-    let without = read_tables(&elf(&[large]));
+    let without = read_tables(&elf(&[large]), 1);
     assert!(without.eh_frame.is_none() && without.refused);
-    let with = read_tables(&elf(&[large, (".eh_frame_hdr", PROGBITS, 64)]));
+    let with = read_tables(&elf(&[large, (".eh_frame_hdr", PROGBITS, 64)]), 1);
     assert!(with.eh_frame.is_some() && !with.refused);
     assert_eq!(with.index_room(), 0);
 }
@@ -78,7 +78,7 @@ fn notes_as_large_as_memory_are_not_read() {
 #[test]
 fn the_program_itself_has_a_build_id_or_none_and_tables() {
     let file = File::open("/proc/self/exe").unwrap();
-    let tables = read_tables(&file);
+    let tables = read_tables(&file, 1);
     assert!(tables.eh_frame.is_some() && tables.eh_frame_hdr.is_some() && !tables.refused);
     assert!(tables.text.is_some() && !tables.segments.is_empty());
     let bytes = std::fs::read("/proc/self/exe").unwrap();

@@ -9,19 +9,23 @@ use std::{
     io,
     os::fd::AsRawFd as _,
     sync::{
-        Once,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Mutex, Once, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
 /// Views at the same time.
 const MOST_VIEWS: usize = 2048;
+/// A cgroup gets at most one part in so many of what the others leave: a few cannot take all.
+const PARTS: usize = 4;
 
 /// Where a view lies; a start of 0 is free.
 struct Slot {
     start: AtomicUsize,
     end: AtomicUsize,
     taken: AtomicBool,
+    /// For which cgroup.
+    cgroup_id: AtomicU64,
     damaged: AtomicBool,
 }
 
@@ -30,6 +34,7 @@ static SLOTS: [Slot; MOST_VIEWS] = [const {
         start: AtomicUsize::new(0),
         end: AtomicUsize::new(0),
         taken: AtomicBool::new(false),
+        cgroup_id: AtomicU64::new(0),
         damaged: AtomicBool::new(false),
     }
 }; MOST_VIEWS];
@@ -47,20 +52,17 @@ pub struct FileView {
 }
 
 impl FileView {
-    /// `bytes` bytes of `file` from `offset` on.
+    /// `bytes` bytes of `file` from `offset` on, as one of the views of a cgroup.
     ///
     /// # Errors
     /// They cannot be mapped, or there are too many views.
-    pub fn new(file: &File, offset: u64, bytes: usize) -> io::Result<Self> {
+    pub fn new(file: &File, offset: u64, bytes: usize, cgroup_id: u64) -> io::Result<Self> {
         let page = crate::loader::attach::page_size() as usize;
         INSTALLED.call_once(|| install(page));
         let skip = (offset % page as u64) as usize;
         let length = skip.checked_add(bytes).filter(|length| *length > 0);
         let length = length.ok_or(io::ErrorKind::InvalidInput)?;
-        let slot = SLOTS
-            .iter()
-            .position(|slot| !slot.taken.swap(true, Ordering::AcqRel))
-            .ok_or(io::ErrorKind::QuotaExceeded)?;
+        let slot = take_slot(cgroup_id).ok_or(io::ErrorKind::QuotaExceeded)?;
         // SAFETY: a new mapping of a descriptor that lives through the call.
         let start = unsafe {
             libc::mmap(
@@ -112,6 +114,32 @@ impl Drop for FileView {
     }
 }
 
+/// `None`: the cgroup has its share.
+fn take_slot(cgroup_id: u64) -> Option<usize> {
+    static TAKING: Mutex<()> = Mutex::new(());
+    let _taking = TAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let (mut own, mut others, mut free) = (0, 0, None);
+    for (number, slot) in SLOTS.iter().enumerate() {
+        if !slot.taken.load(Ordering::Acquire) {
+            free = free.or(Some(number));
+        } else if slot.cgroup_id.load(Ordering::Relaxed) == cgroup_id {
+            own += 1;
+        } else {
+            others += 1;
+        }
+    }
+    let number = free.filter(|_| own < share(others))?;
+    let slot = SLOTS.get(number)?;
+    slot.cgroup_id.store(cgroup_id, Ordering::Relaxed);
+    slot.taken.store(true, Ordering::Release);
+    Some(number)
+}
+
+/// Views that a cgroup may have where all others have so many.
+fn share(others: usize) -> usize {
+    MOST_VIEWS.saturating_sub(others) / PARTS
+}
+
 fn install(page: usize) {
     PAGE_BYTES.store(page, Ordering::Relaxed);
     // SAFETY: a zeroed sigaction is valid, and the handler below is async-signal-safe.
@@ -156,6 +184,8 @@ mod tests {
 
     use super::*;
 
+    const CGROUP: u64 = 77;
+
     fn file(bytes: usize) -> File {
         let mut file = tempfile::tempfile().unwrap();
         let content: Vec<u8> = (0..bytes).map(|number| (number / 7) as u8).collect();
@@ -166,7 +196,7 @@ mod tests {
     #[test]
     fn a_view_shows_the_bytes_from_any_offset() {
         let file = file(20_000);
-        let view = FileView::new(&file, 5_001, 9_000).unwrap();
+        let view = FileView::new(&file, 5_001, 9_000, CGROUP).unwrap();
         let expected: Vec<u8> = (5_001..14_001).map(|number| (number / 7) as u8).collect();
         assert_eq!(&view[..], &expected[..]);
         assert!(!view.is_damaged());
@@ -176,8 +206,8 @@ mod tests {
     fn a_file_that_is_cut_short_costs_its_view_only() {
         let cut = file(40_000);
         let whole = file(40_000);
-        let view = FileView::new(&cut, 100, 39_000).unwrap();
-        let other = FileView::new(&whole, 100, 39_000).unwrap();
+        let view = FileView::new(&cut, 100, 39_000, CGROUP).unwrap();
+        let other = FileView::new(&whole, 100, 39_000, CGROUP).unwrap();
         assert_eq!(view[0], 14);
         cut.set_len(4096).unwrap();
         assert_eq!(view[30_000], 0);
@@ -190,15 +220,41 @@ mod tests {
     fn views_come_and_go_without_end() {
         let file = file(5000);
         for _ in 0..3 * MOST_VIEWS {
-            let view = FileView::new(&file, 4000, 1000).unwrap();
+            let view = FileView::new(&file, 4000, 1000, CGROUP).unwrap();
             assert_eq!(view.len(), 1000);
         }
-        let views: Vec<_> = (0..3).map(|_| FileView::new(&file, 0, 10)).collect();
+        let views: Vec<_> = (0..3)
+            .map(|_| FileView::new(&file, 0, 10, CGROUP))
+            .collect();
         assert!(views.iter().all(Result::is_ok));
     }
 
     #[test]
+    fn one_cgroup_leaves_most_views_to_the_others() {
+        let file = file(10);
+        let all = |cgroup_id| {
+            let views = std::iter::from_fn(|| FileView::new(&file, 0, 10, cgroup_id).ok());
+            views.take(MOST_VIEWS).collect::<Vec<_>>()
+        };
+        // Other tests have some meanwhile, too.
+        let some = 200..=MOST_VIEWS / PARTS;
+        let first = all(1001);
+        assert!(some.contains(&first.len()), "{}", first.len());
+        let second = all(1002);
+        assert!(some.contains(&second.len()), "{}", second.len());
+        assert!(FileView::new(&file, 0, 10, 1003).is_ok());
+        drop(first);
+        assert!(FileView::new(&file, 0, 10, 1001).is_ok());
+    }
+
+    #[test]
+    fn many_together_do_not_take_all_either() {
+        let all = (0..8).fold(0, |others, _| others + share(others));
+        assert!(all < MOST_VIEWS && share(all) > 0);
+    }
+
+    #[test]
     fn nothing_of_a_file_is_no_view() {
-        assert!(FileView::new(&file(10), 0, 0).is_err());
+        assert!(FileView::new(&file(10), 0, 0, CGROUP).is_err());
     }
 }

@@ -17,10 +17,14 @@ pub struct StackLosses {
     pub pages_evicted: u64,
     /// Files forgotten for room.
     pub modules_evicted: u64,
-    /// Unwind tables of files that are too large, or for which there is no room.
+    /// Unwind tables of files that are too large, or for which there is no room in their cgroup's share.
     pub tables_refused: u64,
     /// Executable mappings that were left out, again whenever their process is read.
     pub code_left_out: u64,
+    /// Call paths that end early: to unwind them costs too much.
+    pub paths_cut: u64,
+    /// Lists of mappings that were read in part, again whenever they are read.
+    pub lists_cut: u64,
     /// Page tables that could not be read.
     pub page_tables_unreadable: u64,
     /// Densities that the kernel has no room for.

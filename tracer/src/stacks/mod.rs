@@ -11,10 +11,15 @@
 pub mod callpaths;
 pub mod code;
 pub mod collector;
+mod cpu_share;
 pub mod density;
 mod elf;
 pub mod estimate;
 pub mod file_view;
+#[cfg(test)]
+mod forged;
+mod function_table;
+mod functions;
 pub mod limits;
 pub mod losses;
 pub mod mappings;

@@ -25,9 +25,10 @@ use super::{
     code::{Module, ModuleId},
     elf::{build_id, read_tables},
     file_view::FileView,
+    function_table::Index,
 };
 
-/// Bytes of a table whose index takes as much memory as a mapping does by itself.
+/// Bytes of a table whose index takes as much memory as a mapping does.
 const UNINDEXED_BYTES_OF_ONE: usize = 256;
 /// A file is closed when nothing needed it for so long: open, it keeps the file system of a container busy
 /// that may be gone.
@@ -40,10 +41,14 @@ pub struct UnwindTables {
     pub eh_frame: Option<Section>,
     pub eh_frame_hdr: Option<Section>,
     pub got: Option<Range<u64>>,
+    /// Of an `.eh_frame` without a header.
+    pub index: Index,
     /// Offset in the file, address and length of each loaded segment.
     pub segments: Vec<Segment>,
     /// A table was left out: it is too large, or there is no room.
     pub refused: bool,
+    /// There was no room for a table: later there may be.
+    pub lacks_room: bool,
 }
 
 /// A section's bytes and where they are loaded.
@@ -78,7 +83,7 @@ impl UnwindTables {
         Some(mapping.range.start.wrapping_sub(address))
     }
 
-    /// What the index of a mapping takes, as a number of mappings without one.
+    /// What the index takes, as a number of mappings.
     pub fn index_room(&self) -> usize {
         match (&self.eh_frame, &self.eh_frame_hdr) {
             (Some(table), None) => table.bytes.len() / UNINDEXED_BYTES_OF_ONE,
@@ -120,7 +125,7 @@ pub struct Modules {
     most: usize,
     /// Modules that were forgotten because there were too many.
     pub evicted: u64,
-    /// Files whose unwind tables were left out.
+    /// Files whose unwind tables were left out; for lack of room again whenever their process is read.
     pub tables_refused: u64,
 }
 
@@ -191,16 +196,18 @@ impl Modules {
         id
     }
 
-    /// What unwinding needs of a module; empty where there is none.
-    pub fn tables(&mut self, id: ModuleId) -> Arc<UnwindTables> {
+    /// What unwinding needs of a module; empty where there is none. `cgroup_id`: of who needs it, whose share
+    /// of the room it takes if it was not read before.
+    pub fn tables(&mut self, id: ModuleId, cgroup_id: u64) -> Arc<UnwindTables> {
         let Some(entry) = self.entries.get(&id) else {
             return Arc::default();
         };
-        if let Some(tables) = entry.tables.as_ref().filter(|tables| !tables.are_damaged()) {
+        let is_good = |tables: &&Arc<UnwindTables>| !tables.are_damaged() && !tables.lacks_room;
+        if let Some(tables) = entry.tables.as_ref().filter(is_good) {
             return tables.clone();
         }
         let tables = match &entry.module.file {
-            Some(file) => Arc::new(read_tables(file)),
+            Some(file) => Arc::new(read_tables(file, cgroup_id)),
             None => Arc::default(),
         };
         self.tables_refused += u64::from(tables.refused);

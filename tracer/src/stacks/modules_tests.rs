@@ -22,7 +22,7 @@ fn the_code_of_this_process_has_tables_and_a_bias() {
     let mapping = own_code();
     let id = modules.of(std::process::id(), &mapping);
     assert_eq!(modules.of(std::process::id(), &mapping), id);
-    let tables = modules.tables(id);
+    let tables = modules.tables(id, 1);
     assert!(tables.eh_frame.is_some() && tables.eh_frame_hdr.is_some());
     let bias = tables.bias(&mapping, 4096).unwrap();
     let text = tables.text.clone().unwrap();
@@ -98,7 +98,7 @@ fn a_mapped_file_under_a_lease_is_no_file_until_it_is_given_back() {
     std::fs::write(&path, "no program").unwrap();
     let leased = File::open(&path).unwrap();
     // Through the same descriptor: another open file would be in the way of the lease.
-    let view = FileView::new(&leased, 0, 10).unwrap();
+    let view = FileView::new(&leased, 0, 10, 1).unwrap();
     crate::host::open_in_root::tests::lease(&leased);
     let start = view.as_ptr() as u64;
     let mapping = Mapping {
@@ -111,6 +111,23 @@ fn a_mapped_file_under_a_lease_is_no_file_until_it_is_given_back() {
     let id = modules.of(std::process::id(), &mapping);
     assert!(modules.get(id).unwrap().file.is_none());
     drop((view, leased));
+}
+
+#[test]
+fn tables_that_found_no_room_are_there_for_who_has_some() {
+    let (greedy, other) = (2001, 2002);
+    let mut modules = modules();
+    let id = modules.of(std::process::id(), &own_code());
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(10).unwrap();
+    let views = std::iter::from_fn(|| FileView::new(&file, 0, 10, greedy).ok());
+    let views: Vec<_> = views.collect();
+    assert!(modules.tables(id, greedy).eh_frame.is_none());
+    assert_eq!(modules.tables_refused, 1);
+    assert!(modules.tables(id, other).eh_frame.is_some());
+    assert!(modules.tables(id, greedy).eh_frame.is_some());
+    assert_eq!(modules.tables_refused, 1);
+    drop(views);
 }
 
 #[test]
@@ -131,7 +148,7 @@ fn damaged_files_have_no_tables_and_do_no_harm() {
         }
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(&bytes).unwrap();
-        let tables = read_tables(&file);
+        let tables = read_tables(&file, 1);
         assert!(tables.eh_frame.is_none());
         let _ = build_id(&file);
     }

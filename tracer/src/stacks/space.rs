@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    host::{HostError, ProcRoot, process::Program},
+    host::{HostError, ProcRoot, mappings::ListEnd, process::Program},
     probes::stack::{StackSample, Touched},
 };
 
@@ -84,7 +84,7 @@ impl Space {
             File::open(proc.path(&format!("{pid}/pagemap"))).map_err(|error| unusable(&error))?;
         let began = Instant::now();
         let code = unwinding
-            .read_code(pid, modules, None)
+            .read_code(pid, sample.cgroup_id, modules, None)
             .map_err(|error| match error {
                 HostError::Gone { .. } => Unusable::Gone,
                 _ => Unusable::Unreadable,
@@ -138,7 +138,8 @@ impl Space {
         if self.code_read.elapsed() >= wait {
             // A library may have been loaded since.
             let began = Instant::now();
-            let read = unwinding.read_code(self.program.pid, modules, Some(&self.code));
+            let (pid, cgroup_id) = (self.program.pid, sample.cgroup_id);
+            let read = unwinding.read_code(pid, cgroup_id, modules, Some(&self.code));
             self.code_read = Instant::now();
             self.code_took = self.code_read - began;
             if let Ok(code) = read {
@@ -263,10 +264,11 @@ impl Space {
         now.is_some() && was.is_some() && now != was
     }
 
-    /// Looks at what is still mapped.
-    pub fn verify_mappings(&mut self, proc: &ProcRoot, buffer: &mut Vec<u8>) {
+    /// Looks at what is still mapped. `true`: nothing is known of what lies behind the part of the list that
+    /// was read, and counts as unmapped.
+    pub fn verify_mappings(&mut self, proc: &ProcRoot, buffer: &mut Vec<u8>) -> bool {
         if self.mapped.is_empty() || self.ended.is_some() {
-            return;
+            return false;
         }
         let mut ranges = Vec::new();
         let read = proc.each_mapping(self.program.pid, buffer, |mapping| {
@@ -275,10 +277,11 @@ impl Space {
             }
         });
         match read {
-            Ok(()) => self.mapped.verified(&ranges),
+            Ok(_) => self.mapped.verified(&ranges),
             Err(HostError::Gone { .. }) => self.mapped.verified(&[]),
             Err(_) => {}
         }
+        matches!(read, Ok(ListEnd::Cut))
     }
 
     /// Call paths that this address space refers to, once for pages and once for mappings.

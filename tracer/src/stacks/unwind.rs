@@ -1,36 +1,39 @@
 //! From registers and a piece of the stack to the places that called each other.
 //!
 //! Uses `.eh_frame`, and frame pointers where there is none. A caller that does not lie in
-//! executable memory is never believed: the call path ends before it.
+//! executable memory is never believed: the call path ends before it. Owns how much is done for one stack.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     ops::Range,
     sync::Arc,
+    time::{Duration, Instant},
 };
 
-use framehop::{
-    CacheNative, FrameAddress, MayAllocateDuringUnwind, ModuleSectionInfo, UnwindRegsNative,
-    Unwinder as _, UnwinderNative,
-};
+use framehop::{FrameAddress, UnwindRegsNative};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::{
-    host::{HostError, ProcRoot, mappings::Mapping},
+    host::{
+        HostError, ProcRoot,
+        mappings::{ListEnd, Mapping},
+    },
     probes::stack::StackSample,
 };
 
 use super::{
     callpaths::CallPath,
     code::{ModuleId, Place, Root},
-    file_view::FileView,
-    modules::{Modules, Section, UnwindTables},
+    cpu_share::CpuShares,
+    functions::{self, Functions, Stop},
+    modules::{Modules, UnwindTables},
     room::{CodeRoom, Share},
 };
 
 /// Frames of the deepest call path that is kept.
 const MOST_FRAMES: usize = 256;
-/// The library numbers changes of modules with 16 bits, and its cache trusts them.
-const CHANGES_PER_CACHE: u32 = 30_000;
+/// Of unwind tables, run for one stack: frames of known programs take 100 each, and 33 KiB at most.
+const MOST_TABLE_BYTES: usize = 512 << 10;
 
 /// Executable memory of a process.
 #[derive(Debug, Clone)]
@@ -40,26 +43,17 @@ struct Code {
     offset: u64,
     /// `None`: not a file.
     module: Option<ModuleId>,
+    /// Place among the tables of the map, and what is added to the file's addresses.
+    tables: Option<(usize, u64)>,
 }
 
 /// What a process has mapped, as far as unwinding needs it.
 pub struct CodeMap {
+    /// No two have the same.
+    number: u64,
     code: Vec<Code>,
     tables: Vec<Arc<UnwindTables>>,
-    unwinder: UnwinderNative<Bytes, MayAllocateDuringUnwind>,
     share: Share,
-}
-
-/// Bytes of a section, shared by all processes.
-#[derive(Clone)]
-struct Bytes(Arc<FileView>);
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
 }
 
 impl CodeMap {
@@ -70,6 +64,19 @@ impl CodeMap {
             .partition_point(|code| code.range.start <= address);
         let code = self.code.get(after.checked_sub(1)?)?;
         code.range.contains(&address).then_some(code)
+    }
+
+    /// As unwinding asks for it.
+    fn place<'m>(&'m self, code: &'m Code) -> functions::Place<'m> {
+        let tables = code.tables.and_then(|(number, bias)| {
+            let tables = self.tables.get(number)?;
+            Some((&**tables, bias))
+        });
+        functions::Place {
+            map: self.number,
+            range: &code.range,
+            tables,
+        }
     }
 
     /// The files that hold its code.
@@ -87,12 +94,18 @@ impl CodeMap {
 pub struct Unwinding {
     proc: ProcRoot,
     page_bytes: u64,
-    cache: CacheNative<MayAllocateDuringUnwind>,
-    changes: u32,
+    functions: Functions,
+    shares: CpuShares,
+    /// Numbers given to maps.
+    maps: u64,
     buffer: Vec<u8>,
     room: CodeRoom,
     /// Executable mappings that were left out, again whenever their process is read.
     pub left_out: u64,
+    /// Lists of mappings that were longer than what is read of them.
+    pub lists_cut: u64,
+    /// Call paths that end early, as to unwind them costs too much.
+    pub paths_cut: u64,
 }
 
 impl Unwinding {
@@ -101,21 +114,26 @@ impl Unwinding {
         Self {
             proc,
             page_bytes,
-            cache: CacheNative::new(),
-            changes: 0,
+            functions: Functions::new(),
+            shares: CpuShares::default(),
+            maps: 0,
             buffer: Vec::new(),
             room: CodeRoom::new(most_code),
             left_out: 0,
+            lists_cut: 0,
+            paths_cut: 0,
         }
     }
 
-    /// Reads what a process has mapped. `before`: what was read of it before, and is to be replaced.
+    /// Reads what a process has mapped. `cgroup_id`: where it was sampled. `before`: what was read of it
+    /// before, and is to be replaced.
     ///
     /// # Errors
     /// It is gone, or cannot be read.
     pub fn read_code(
         &mut self,
         pid: u32,
+        cgroup_id: u64,
         modules: &mut Modules,
         before: Option<&CodeMap>,
     ) -> Result<CodeMap, HostError> {
@@ -124,11 +142,12 @@ impl Unwinding {
             files,
             mut others,
             mut left_out,
+            is_cut,
         } = Executable::read(&self.proc, pid, room, &mut self.buffer)?;
+        self.lists_cut += u64::from(is_cut);
         let mut code = Vec::with_capacity(files.len() + others.len());
         let mut known = HashMap::new();
-        let mut unwinder = UnwinderNative::new();
-        self.changes += 1;
+        let mut used: Vec<Arc<UnwindTables>> = Vec::new();
         let mut taken = 0;
         for mapping in &files {
             if taken >= room {
@@ -138,30 +157,30 @@ impl Unwinding {
             taken += 1;
             // Opened once: it may be mapped thousands of times.
             let file = (mapping.device, mapping.inode, mapping.path.as_slice());
-            let (id, tables, is_used) = match known.entry(file) {
+            let (id, tables, number) = match known.entry(file) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => {
                     let id = modules.of(pid, mapping);
-                    entry.insert((id, modules.tables(id), false))
+                    entry.insert((id, modules.tables(id, cgroup_id), None))
                 }
             };
+            let bias = tables.bias(mapping, self.page_bytes);
+            if bias.is_some() && number.is_none() {
+                let index = tables.index_room();
+                if taken + index > room {
+                    left_out += 1;
+                } else {
+                    taken += index;
+                    *number = Some(used.len());
+                    used.push(Arc::clone(tables));
+                }
+            }
             code.push(Code {
                 range: mapping.range.clone(),
                 offset: mapping.offset,
                 module: Some(*id),
+                tables: number.zip(bias),
             });
-            let Some(bias) = tables.bias(mapping, self.page_bytes) else {
-                continue;
-            };
-            let index = tables.index_room();
-            if taken + index > room {
-                left_out += 1;
-                continue;
-            }
-            taken += index;
-            unwinder.add_module(framehop_module(mapping, bias, tables));
-            self.changes += 1;
-            *is_used = true;
         }
         left_out += others.len().saturating_sub(room - taken);
         others.truncate(room - taken);
@@ -170,59 +189,81 @@ impl Unwinding {
             range,
             offset: 0,
             module: None,
+            tables: None,
         }));
         code.sort_unstable_by_key(|code| code.range.start);
         self.left_out += left_out as u64;
-        if self.changes > CHANGES_PER_CACHE {
-            self.changes = 0;
-            self.cache = CacheNative::new();
-        }
-        let used = known.into_values().filter(|(_, _, is_used)| *is_used);
+        self.maps += 1;
         Ok(CodeMap {
+            number: self.maps,
             code,
-            tables: used.map(|(_, tables, _)| tables).collect(),
-            unwinder,
+            tables: used,
             share: self.room.take(taken),
         })
     }
 
-    /// The call path of a sample.
+    /// The call path of a sample: of one place where its cgroup took more CPU time than it may.
     pub fn unwind(&mut self, map: &CodeMap, sample: &StackSample<'_>) -> CallPath {
+        let began = cpu_time();
+        let is_spent = self.shares.is_spent(sample.cgroup_id, Instant::now());
+        let most_frames = if is_spent { 1 } else { MOST_FRAMES };
+        self.paths_cut += u64::from(is_spent);
+        let path = self.path(map, sample, most_frames);
+        let took = cpu_time().saturating_sub(began);
+        self.shares.take(sample.cgroup_id, Instant::now(), took);
+        path
+    }
+
+    fn path(&mut self, map: &CodeMap, sample: &StackSample<'_>, most_frames: usize) -> CallPath {
         let mut read = |address: u64| {
             let at = usize::try_from(address.wrapping_sub(sample.sp)).map_err(|_| ())?;
             let bytes = sample.stack.get(at..).and_then(|rest| rest.get(..8));
             let bytes = bytes.ok_or(())?.try_into().map_err(|_| ())?;
             Ok(u64::from_ne_bytes(bytes))
         };
-        let registers = registers(sample);
-        let mut frames = map
-            .unwinder
-            .iter_frames(sample.ip, registers, &mut self.cache, &mut read);
+        let mut registers = registers(sample);
+        let mut address = FrameAddress::from_instruction_pointer(sample.ip);
+        let mut left = MOST_TABLE_BYTES;
         let mut places = Vec::with_capacity(32);
         let root = loop {
-            if places.len() >= MOST_FRAMES {
+            let at = address.address_for_lookup();
+            let Some(code) = map.code(at) else {
+                if places.is_empty() {
+                    places.push(Place::Anonymous {
+                        pid: sample.pid,
+                        address: at,
+                    });
+                }
+                break Root::Lost;
+            };
+            places.push(place(code, at, sample.pid));
+            if places.len() >= most_frames {
                 break Root::Cut;
             }
-            match frames.next() {
-                Ok(Some(frame)) => match place(map, frame, sample.pid) {
-                    Some(place) => places.push(place),
-                    None if places.is_empty() => {
-                        places.push(Place::Anonymous {
-                            pid: sample.pid,
-                            address: frame.address_for_lookup(),
-                        });
-                        break Root::Lost;
-                    }
-                    None => break Root::Lost,
+            let caller = self.functions.step(
+                &map.place(code),
+                address,
+                &mut registers,
+                &mut left,
+                &mut read,
+            );
+            match caller {
+                Ok(Some(caller)) => match FrameAddress::from_return_address(caller) {
+                    Some(caller) => address = caller,
+                    None => break Root::Reached,
                 },
                 Ok(None) => break Root::Reached,
-                Err(framehop::Error::CouldNotReadStack(address))
+                Err(Stop::Refused) => {
+                    self.paths_cut += 1;
+                    break Root::Cut;
+                }
+                Err(Stop::Failed(framehop::Error::CouldNotReadStack(address)))
                     if address >= sample.sp.saturating_add(sample.stack.len() as u64) =>
                 {
                     break Root::Cut;
                 }
-                Err(framehop::Error::ReturnAddressIsNull) => break Root::Reached,
-                Err(_) => break Root::Lost,
+                Err(Stop::Failed(framehop::Error::ReturnAddressIsNull)) => break Root::Reached,
+                Err(Stop::Failed(_)) => break Root::Lost,
             }
         };
         CallPath {
@@ -232,6 +273,11 @@ impl Unwinding {
     }
 }
 
+/// Of this thread; nothing where the kernel does not tell.
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
 /// What a process may execute; at most so many of either kind, in the order of addresses.
 #[derive(Default)]
 struct Executable {
@@ -239,6 +285,8 @@ struct Executable {
     /// Not of files; what lies side by side is one.
     others: Vec<Range<u64>>,
     left_out: usize,
+    /// There are more that were not read.
+    is_cut: bool,
 }
 
 impl Executable {
@@ -249,11 +297,12 @@ impl Executable {
         buffer: &mut Vec<u8>,
     ) -> Result<Self, HostError> {
         let mut found = Self::default();
-        proc.each_mapping(pid, buffer, |mapping| {
+        let end = proc.each_mapping(pid, buffer, |mapping| {
             if mapping.executable {
                 found.add(mapping, most);
             }
         })?;
+        found.is_cut = end == ListEnd::Cut;
         Ok(found)
     }
 
@@ -295,50 +344,13 @@ fn is_file(mapping: &Mapping) -> bool {
     mapping.inode != 0 && !mapping.path.starts_with(b"/memfd:")
 }
 
-fn place(map: &CodeMap, frame: FrameAddress, pid: u32) -> Option<Place> {
-    let address = frame.address_for_lookup();
-    let code = map.code(address)?;
-    Some(match code.module {
+fn place(code: &Code, address: u64, pid: u32) -> Place {
+    match code.module {
         Some(module) => Place::File {
             module,
             offset: (address - code.range.start).saturating_add(code.offset),
         },
         None => Place::Anonymous { pid, address },
-    })
-}
-
-fn framehop_module(mapping: &Mapping, bias: u64, tables: &UnwindTables) -> framehop::Module<Bytes> {
-    framehop::Module::new(String::new(), mapping.range.clone(), bias, Sections(tables))
-}
-
-/// Tables as the library asks for them.
-struct Sections<'t>(&'t UnwindTables);
-
-impl Sections<'_> {
-    fn section(&self, name: &[u8]) -> Option<&Section> {
-        match name {
-            b".eh_frame" => self.0.eh_frame.as_ref(),
-            b".eh_frame_hdr" => self.0.eh_frame_hdr.as_ref(),
-            _ => None,
-        }
-    }
-}
-
-impl ModuleSectionInfo<Bytes> for Sections<'_> {
-    fn base_svma(&self) -> u64 {
-        0
-    }
-
-    fn section_svma_range(&mut self, name: &[u8]) -> Option<Range<u64>> {
-        match name {
-            b".text" => self.0.text.clone(),
-            b".got" => self.0.got.clone(),
-            name => Some(self.section(name)?.address.clone()),
-        }
-    }
-
-    fn section_data(&mut self, name: &[u8]) -> Option<Bytes> {
-        Some(Bytes(Arc::clone(&self.section(name)?.bytes)))
     }
 }
 
