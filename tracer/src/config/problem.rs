@@ -12,6 +12,7 @@ use crate::host::escape;
 /// Problems that are told of one file; the rest is counted.
 pub const MOST: usize = 50;
 const MOST_CHARS: usize = 400;
+const MOST_LINE_CHARS: usize = 1000;
 const MOST_CITED_CHARS: usize = 100;
 
 /// One problem and where it is.
@@ -55,7 +56,7 @@ pub enum ConfigError {
         problems: Vec<Problem>,
     },
     /// Options that are each right and do not go together.
-    #[error("{0}")]
+    #[error("{}", lines(.0))]
     Together(String),
 }
 
@@ -66,6 +67,14 @@ pub fn cited(name: &str) -> String {
 
 pub fn shown(path: &Path) -> String {
     escape::display(path.as_os_str().as_encoded_bytes(), MOST_CHARS)
+}
+
+/// What may cite values of the file, line by line.
+fn lines(text: &str) -> String {
+    let safe = text
+        .lines()
+        .map(|line| escape::again(line, MOST_LINE_CHARS));
+    safe.collect::<Vec<_>>().join("\n")
 }
 
 struct Listed<'a>(&'a Path, &'a [Problem]);

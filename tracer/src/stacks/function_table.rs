@@ -7,10 +7,14 @@ use std::{ops::Range, sync::Arc};
 
 use gimli::{
     BaseAddresses, CallFrameInstruction, CieOrFde, EhFrame, EhFrameHdr, EhFrameOffset, Encoding,
-    EndianSlice, LittleEndian, Operation, Pointer, UnwindExpression, UnwindSection as _,
+    EndianSlice, LittleEndian, Operation, Pointer, UnwindContext, UnwindExpression,
+    UnwindSection as _,
 };
 
-use super::modules::{Section, UnwindTables};
+use super::{
+    modules::{Section, UnwindTables},
+    steady::is_steady,
+};
 
 /// Longer entries than those of known programs (rustc's longest has 33 KiB).
 const MOST_ENTRY_BYTES: usize = 64 << 10;
@@ -41,6 +45,8 @@ pub struct FunctionTable {
     /// As stated in the file, so that the entry lies where it does there.
     pub address: Range<u64>,
     pub bytes: Arc<[u8]>,
+    /// Whether the way from the address that was asked for is the same each time.
+    pub is_steady: bool,
 }
 
 impl FunctionTable {
@@ -53,7 +59,9 @@ impl FunctionTable {
             Some(header) => offset_by_header(tables, section, header, address),
             None => offset_by_index(&tables.index, address),
         };
-        offset.map_or(Found::Nothing, |offset| copy(tables, section, offset))
+        offset.map_or(Found::Nothing, |offset| {
+            copy(tables, section, offset, address)
+        })
     }
 }
 
@@ -147,12 +155,15 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*word))
 }
 
-/// The entry at an offset behind the one that it refers to.
-fn copy(tables: &UnwindTables, section: &Section, offset: usize) -> Found {
+/// The entry at an offset behind the one that it refers to, for an address.
+fn copy(tables: &UnwindTables, section: &Section, offset: usize, address: u64) -> Found {
     match copied(section, offset) {
-        Ok(table) => match is_straight(tables, &table) {
-            Ok(true) => Found::Entry(table),
-            Ok(false) => Found::Refused,
+        Ok(mut table) => match kind(tables, &table, address) {
+            Ok(Kind::Jumps) => Found::Refused,
+            Ok(Kind::Straight { is_steady }) => {
+                table.is_steady = is_steady;
+                Found::Entry(table)
+            }
             Err(_) => Found::Nothing,
         },
         Err(no) => no.into(),
@@ -183,11 +194,20 @@ fn copied(section: &Section, offset: usize) -> Result<FunctionTable, No> {
     Ok(FunctionTable {
         address: start..start.wrapping_add(bytes.len() as u64),
         bytes: bytes.into(),
+        is_steady: false,
     })
 }
 
-/// Whether nothing in a table jumps.
-fn is_straight(tables: &UnwindTables, table: &FunctionTable) -> gimli::Result<bool> {
+/// How a table may be used.
+enum Kind {
+    Straight {
+        is_steady: bool,
+    },
+    /// Something in it does, so that it might never end.
+    Jumps,
+}
+
+fn kind(tables: &UnwindTables, table: &FunctionTable, address: u64) -> gimli::Result<Kind> {
     let bases = bases(tables, table.address.start);
     let eh_frame = eh_frame(&table.bytes);
     let common = word(&table.bytes, 0).map_or(0, |length| FIELD + length as usize);
@@ -207,11 +227,16 @@ fn is_straight(tables: &UnwindTables, table: &FunctionTable) -> gimli::Result<bo
                 _ => continue,
             };
             if jumps(&eh_frame, encoding, &expression) {
-                return Ok(false);
+                return Ok(Kind::Jumps);
             }
         }
     }
-    Ok(true)
+    let mut context = UnwindContext::new();
+    let row = entry.unwind_info_for_address(&eh_frame, &bases, &mut context, address);
+    Ok(Kind::Straight {
+        // Without a row there is none the next time either.
+        is_steady: row.map_or(true, is_steady),
+    })
 }
 
 fn jumps(

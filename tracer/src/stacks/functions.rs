@@ -48,6 +48,8 @@ struct Known {
     unwinder: Option<Native>,
     /// That may be run.
     bytes: usize,
+    /// Whether that is so the next time too.
+    is_steady: bool,
 }
 
 /// How functions are unwound.
@@ -84,7 +86,8 @@ impl Functions {
         let at = address.address_for_lookup();
         // `PLACES` is not 0.
         let slot = (at % PLACES as u64) as usize;
-        let is_known = |known: &Known| known.map == place.map && known.address == at;
+        let is_known =
+            |known: &Known| known.is_steady && known.map == place.map && known.address == at;
         let has = self.known.get(slot).and_then(Option::as_ref);
         if !has.is_some_and(is_known) {
             self.learn(slot, place, at);
@@ -102,11 +105,11 @@ impl Functions {
         let found = place.tables.map_or(Found::Nothing, |(tables, bias)| {
             FunctionTable::find(tables, address.wrapping_sub(bias))
         });
-        let mut bytes = 0;
+        let (mut bytes, mut is_steady) = (0, true);
         let unwinder = match (found, place.tables) {
             (Found::Refused, _) => None,
             (Found::Entry(table), Some((tables, bias))) => {
-                bytes = table.bytes.len();
+                (bytes, is_steady) = (table.bytes.len(), table.is_steady);
                 let sections = Sections { tables, table };
                 let range = place.range.clone();
                 let module = framehop::Module::new(String::new(), range, bias, sections);
@@ -129,6 +132,7 @@ impl Functions {
                 address,
                 unwinder,
                 bytes,
+                is_steady,
             });
             self.bytes -= before.map_or(0, |known| known.bytes);
         }

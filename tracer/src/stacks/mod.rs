@@ -31,6 +31,7 @@ pub mod residency;
 pub mod room;
 pub mod service;
 pub mod space;
+mod steady;
 pub mod suspects;
 pub mod told;
 pub mod unwind;
