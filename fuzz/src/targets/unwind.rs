@@ -19,7 +19,7 @@ const BASE: u64 = 0x40_0000;
 /// Longer than any input.
 const END: u64 = BASE + (1 << 20);
 const MOST_FRAMES: usize = 257;
-/// One process gets an eighth of it, which is also room for indices of tables without `.eh_frame_hdr`.
+/// One process gets an eighth of it.
 const MOST_CODE: usize = 32_768;
 
 thread_local! {

@@ -132,6 +132,7 @@ struct Agent {
     started: SystemTime,
     clock: AgentClock,
     rediscovered: Instant,
+    rediscovery_took: Duration,
     gave_back: Instant,
     event_drops: u64,
     /// Cgroups whose growers were not told because there were too many.
@@ -240,6 +241,7 @@ impl Agent {
             started,
             clock,
             rediscovered: Instant::now(),
+            rediscovery_took: Duration::ZERO,
             gave_back: Instant::now(),
             event_drops: 0,
             leaks_without_processes: 0,
@@ -264,7 +266,7 @@ impl Agent {
         }
         // Loading parsed the kernel's types.
         give_memory_back();
-        agent.cgroups.overflow = agent.rediscover();
+        agent.cgroups.overflow += agent.rediscover();
         agent.warn_of_missing_probes();
         active_processes::look_first(
             &mut agent.processes,

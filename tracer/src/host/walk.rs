@@ -30,6 +30,9 @@ pub struct Walk {
     pub unreadable: u64,
 }
 
+/// Of all paths together; names may have 255 bytes each.
+const MOST_PATH_BYTES: usize = 16 << 20;
+
 /// All memory cgroups, at most `most`, breadth first: under a bound the deepest are left out.
 /// Cgroups that vanish meanwhile are not an error.
 pub fn walk(hierarchy: &CgroupHierarchy, most: usize) -> Result<Walk, HostError> {
@@ -45,15 +48,15 @@ pub fn walk(hierarchy: &CgroupHierarchy, most: usize) -> Result<Walk, HostError>
         id: status.ino(),
     });
     let mut parents = VecDeque::from([0]);
+    let mut path_bytes = 0;
     while let Some(parent) = parents.pop_front() {
         let relative = found.cgroups[parent].path.clone();
         let listed = visit_children(&root.join(&relative), |name, id| {
-            if found.cgroups.len() < most {
+            if found.cgroups.len() < most && path_bytes < MOST_PATH_BYTES {
                 parents.push_back(found.cgroups.len());
-                found.cgroups.push(WalkedCgroup {
-                    path: relative.join(name),
-                    id,
-                });
+                let path = relative.join(name);
+                path_bytes += path.as_os_str().len();
+                found.cgroups.push(WalkedCgroup { path, id });
             } else {
                 found.overflow += 1;
             }
@@ -149,6 +152,24 @@ mod tests {
         let found = walk(&hierarchy(root.path()), 21).unwrap();
         assert_eq!((found.cgroups.len(), found.overflow), (21, 0));
         assert_eq!(walk(&hierarchy(root.path()), 0).unwrap().cgroups, []);
+    }
+
+    #[test]
+    fn long_names_do_not_fill_the_memory() {
+        let root = tempfile::tempdir().unwrap();
+        let mut deep = root.path().to_owned();
+        for _ in 0..12 {
+            deep.push("n".repeat(255));
+        }
+        fs::create_dir_all(&deep).unwrap();
+        for index in 0..6000 {
+            fs::create_dir(deep.join(index.to_string())).unwrap();
+        }
+        let found = walk(&hierarchy(root.path()), 100_000).unwrap();
+        let bytes = found.cgroups.iter().map(|it| it.path.as_os_str().len());
+        assert!(bytes.sum::<usize>() < MOST_PATH_BYTES + 4096);
+        assert_eq!(found.cgroups.len() as u64 + found.overflow, 6013);
+        assert!(found.overflow > 0);
     }
 
     #[test]

@@ -15,11 +15,15 @@ use crate::{
 use super::{
     cgroup::{Cgroup, Counted},
     history::SAMPLES,
-    shares::Shares,
     snapshot::{
         EffectiveLimit, LeakSnapshot, Limit, MemoryReading, OomKillCount, Rates, ReclaimTotals,
     },
 };
+
+use shares::Shares;
+
+mod crowding;
+mod shares;
 
 /// Whoever may make cgroups decides how many are removed, and each costs as much as a live one.
 const LIVE_PER_REMOVED: usize = 4;
@@ -89,46 +93,13 @@ impl Cgroups {
         if self.is_full() && !self.make_room(&path) {
             return false;
         }
-        if let Some(shares) = &mut self.shares {
-            shares.give(&path, id);
-        }
+        self.takes_place(&path, id);
         self.by_path.insert(path.clone(), id);
         self.limits_changed = true;
         self.tree_changed = true;
         self.by_id.insert(id, Cgroup::new(id, path, since));
         self.unnamed.push(id);
         true
-    }
-
-    fn is_full(&self) -> bool {
-        self.by_id.len() - self.removed.len() >= self.most
-    }
-
-    fn make_room(&mut self, path: &Path) -> bool {
-        let shares = self.shares.take().unwrap_or_else(|| {
-            let live = self.live();
-            Shares::of(live.map(|cgroup| (cgroup.path.as_path(), cgroup.id)))
-        });
-        let shares = self.shares.insert(shares);
-        let Some(id) = shares.who_gives_way(path, self.most) else {
-            return false;
-        };
-        let Some(cgroup) = self.by_id.remove(&id) else {
-            return false;
-        };
-        shares.take(&cgroup.path, id);
-        if self.by_path.get(&cgroup.path) == Some(&id) {
-            self.by_path.remove(&cgroup.path);
-        }
-        self.displaced.push(id);
-        self.crowded_out.push(id);
-        self.overflow += 1;
-        true
-    }
-
-    /// Live cgroups that gave way to others since the last call.
-    pub fn take_displaced(&mut self) -> Vec<u64> {
-        std::mem::take(&mut self.displaced)
     }
 
     /// The kernel told of its birth. One that was known before keeps what it has.

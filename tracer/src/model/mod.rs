@@ -7,6 +7,5 @@ pub mod cgroups;
 pub mod history;
 pub mod looks;
 pub mod processes;
-mod shares;
 pub mod snapshot;
 pub mod window;

@@ -15,14 +15,13 @@ use object::{
 
 use super::{
     file_view::FileView,
-    function_table::{Index, index},
     modules::{Section, Segment, UnwindTables},
 };
 
 /// Larger unwind tables than known programs have (rustc's take 27 MiB).
 const MOST_SECTION_BYTES: u64 = 256 << 20;
-/// Without `.eh_frame_hdr` an index of the table is made, about as large as the table: programs that are
-/// linked so are old and small.
+/// Without `.eh_frame_hdr` a table is looked through for each function: programs that are linked so are old, or
+/// static, and small.
 const MOST_UNINDEXED_BYTES: u64 = 512 << 10;
 const MOST_BUILD_ID: usize = 64;
 /// Programs have less than ten.
@@ -114,9 +113,6 @@ pub fn read_tables(file: &File, cgroup_id: u64) -> UnwindTables {
         .or_else(|| tables_of::<FileHeader32<Endianness>>(file, cgroup_id, data));
     let mut tables = tables.unwrap_or_default();
     tables.refused |= left.get() == 0;
-    if tables.eh_frame_hdr.is_none() {
-        tables.index = index(&tables);
-    }
     tables
 }
 
@@ -177,11 +173,11 @@ fn tables_of<Elf: FileHeader<Endian = Endianness>>(
         .take(MOST_SEGMENTS)
         .collect();
     Some(UnwindTables {
+        number: 0,
         text: range(b".text"),
         got: range(b".got"),
         eh_frame,
         eh_frame_hdr,
-        index: Index::new(),
         segments,
         refused,
         lacks_room,

@@ -50,13 +50,11 @@ fn elf(sections: &[(&str, u32, u64)]) -> File {
 fn a_large_table_without_a_header_is_refused() {
     let small = read_tables(&elf(&[(".eh_frame", PROGBITS, 64 << 10)]), 1);
     assert!(small.eh_frame.is_some() && !small.refused);
-    assert_eq!(small.index_room(), 256);
     let large = (".eh_frame", PROGBITS, 1 << 20);
     let without = read_tables(&elf(&[large]), 1);
     assert!(without.eh_frame.is_none() && without.refused);
     let with = read_tables(&elf(&[large, (".eh_frame_hdr", PROGBITS, 64)]), 1);
     assert!(with.eh_frame.is_some() && !with.refused);
-    assert_eq!(with.index_room(), 0);
 }
 
 /// What this thread's process has taken of memory at most, bytes.

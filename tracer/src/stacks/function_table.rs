@@ -6,9 +6,9 @@
 use std::{ops::Range, sync::Arc};
 
 use gimli::{
-    BaseAddresses, CallFrameInstruction, CieOrFde, EhFrame, EhFrameHdr, EhFrameOffset, Encoding,
-    EndianSlice, LittleEndian, Operation, Pointer, UnwindContext, UnwindExpression,
-    UnwindSection as _,
+    BaseAddresses, CallFrameInstruction, CieOrFde, CommonInformationEntry, EhFrame, EhFrameHdr,
+    EhFrameOffset, Encoding, EndianSlice, FrameDescriptionEntry, LittleEndian, Operation, Pointer,
+    UnwindContext, UnwindExpression, UnwindSection as _,
 };
 
 use super::{
@@ -26,8 +26,8 @@ const ADDRESS_BYTES: u8 = 8;
 
 type Slice<'b> = EndianSlice<'b, LittleEndian>;
 
-/// Where the entries of a table without `.eh_frame_hdr` lie: first address of the function, and offset.
-pub type Index = Vec<(u64, u32)>;
+/// A byte that is only looked through costs as much as so much less that is run.
+const LOOKED_THROUGH_PER_RUN: usize = 16;
 
 /// What a table says of an address.
 #[derive(Debug, Clone)]
@@ -39,69 +39,92 @@ pub enum Found {
     Refused,
 }
 
+/// To look for it would cost more than is left.
+#[derive(Debug)]
+pub struct Spent;
+
 /// A table with the entry of one function, and no more.
 #[derive(Debug, Clone)]
 pub struct FunctionTable {
     /// As stated in the file, so that the entry lies where it does there.
     pub address: Range<u64>,
     pub bytes: Arc<[u8]>,
+    /// First address of the function, as stated in the file.
+    pub function: u64,
     /// Whether the way from the address that was asked for is the same each time.
     pub is_steady: bool,
 }
 
 impl FunctionTable {
-    /// Of the function at an address as stated in the file.
-    pub fn find(tables: &UnwindTables, address: u64) -> Found {
+    /// Of the function at an address as stated in the file. `left`: bytes that may be run for this stack.
+    ///
+    /// # Errors
+    /// Too few are left.
+    pub fn find(tables: &UnwindTables, address: u64, left: &mut usize) -> Result<Found, Spent> {
         let Some(section) = &tables.eh_frame else {
-            return Found::Nothing;
+            return Ok(Found::Nothing);
         };
         let offset = match &tables.eh_frame_hdr {
             Some(header) => offset_by_header(tables, section, header, address),
-            None => offset_by_index(&tables.index, address),
+            None => offset_by_scan(tables, section, address, left)?,
         };
-        offset.map_or(Found::Nothing, |offset| {
+        let found = offset.map_or(Found::Nothing, |offset| {
             copy(tables, section, offset, address)
-        })
+        });
+        if let Found::Entry(table) = &found {
+            spend(left, table.bytes.len())?;
+        }
+        Ok(found)
     }
 }
 
-/// Of all entries of a table; empty if one cannot be read.
-pub fn index(tables: &UnwindTables) -> Index {
-    let Some(section) = &tables.eh_frame else {
-        return Index::new();
-    };
+fn spend(left: &mut usize, bytes: usize) -> Result<(), Spent> {
+    *left = left.checked_sub(bytes).ok_or(Spent)?;
+    Ok(())
+}
+
+/// Without a header, which old and small programs lack, all entries are looked through: that of the last function
+/// that begins before the address.
+fn offset_by_scan(
+    tables: &UnwindTables,
+    section: &Section,
+    address: u64,
+    left: &mut usize,
+) -> Result<Option<usize>, Spent> {
     let bases = bases(tables, section.address.start);
     let eh_frame = eh_frame(&section.bytes);
     let mut entries = eh_frame.entries(&bases);
-    let mut index = Index::new();
-    loop {
-        let entry = match entries.next() {
-            Ok(Some(CieOrFde::Fde(entry))) => entry,
-            Ok(Some(CieOrFde::Cie(_))) => continue,
-            Ok(None) => break,
-            Err(_) => return Index::new(),
+    spend(left, section.bytes.len() / LOOKED_THROUGH_PER_RUN)?;
+    let mut common: Option<CommonInformationEntry<Slice<'_>>> = None;
+    let mut nearest: Option<(u64, usize)> = None;
+    let mut is_spent = false;
+    while let Ok(Some(entry)) = entries.next() {
+        let CieOrFde::Fde(entry) = entry else {
+            continue;
         };
         let parsed = entry.parse(|eh_frame, bases, at| {
-            // Read again for each that refers to it.
-            match entry_at(&section.bytes, at.0, MOST_COMMON_BYTES) {
-                Ok(_) => eh_frame.cie_from_offset(bases, at),
-                Err(_) => Err(gimli::Error::NoEntryAtGivenOffset(at.0 as u64)),
+            if let Some(known) = common.as_ref().filter(|known| known.offset() == at.0) {
+                return Ok(known.clone());
             }
+            let nothing = gimli::Error::NoEntryAtGivenOffset(at.0 as u64);
+            let bytes = entry_at(&section.bytes, at.0, MOST_COMMON_BYTES).map_err(|_| nothing)?;
+            // A file may have thousands of long ones, and refer to another one each time.
+            is_spent |= spend(left, bytes.len() / LOOKED_THROUGH_PER_RUN).is_err();
+            let read = eh_frame.cie_from_offset(bases, at)?;
+            common = Some(read.clone());
+            Ok(read)
         });
-        let offset = parsed.as_ref().map(|entry| u32::try_from(entry.offset()));
-        match (&parsed, offset) {
-            (Ok(entry), Ok(Ok(offset))) => index.push((entry.initial_address(), offset)),
-            _ => return Index::new(),
+        if is_spent {
+            return Err(Spent);
+        }
+        // What cannot be read is passed over.
+        let Ok(entry) = parsed else { continue };
+        let (first, offset) = (entry.initial_address(), entry.offset());
+        if first <= address && nearest.is_none_or(|(nearest, _)| nearest < first) {
+            nearest = Some((first, offset));
         }
     }
-    index.sort_unstable();
-    index
-}
-
-fn offset_by_index(index: &Index, address: u64) -> Option<usize> {
-    let after = index.partition_point(|(first, _)| *first <= address);
-    let (_, offset) = index.get(after.checked_sub(1)?)?;
-    usize::try_from(*offset).ok()
+    Ok(nearest.map(|(_, offset)| offset))
 }
 
 fn offset_by_header(
@@ -160,8 +183,12 @@ fn copy(tables: &UnwindTables, section: &Section, offset: usize, address: u64) -
     match copied(section, offset) {
         Ok(mut table) => match kind(tables, &table, address) {
             Ok(Kind::Jumps) => Found::Refused,
-            Ok(Kind::Straight { is_steady }) => {
-                table.is_steady = is_steady;
+            Ok(Kind::Straight { function, .. }) if function > address => Found::Nothing,
+            Ok(Kind::Straight {
+                function,
+                is_steady,
+            }) => {
+                (table.function, table.is_steady) = (function, is_steady);
                 Found::Entry(table)
             }
             Err(_) => Found::Nothing,
@@ -194,6 +221,7 @@ fn copied(section: &Section, offset: usize) -> Result<FunctionTable, No> {
     Ok(FunctionTable {
         address: start..start.wrapping_add(bytes.len() as u64),
         bytes: bytes.into(),
+        function: 0,
         is_steady: false,
     })
 }
@@ -201,6 +229,8 @@ fn copied(section: &Section, offset: usize) -> Result<FunctionTable, No> {
 /// How a table may be used.
 enum Kind {
     Straight {
+        /// Its first address.
+        function: u64,
         is_steady: bool,
     },
     /// Something in it does, so that it might never end.
@@ -231,12 +261,22 @@ fn kind(tables: &UnwindTables, table: &FunctionTable, address: u64) -> gimli::Re
             }
         }
     }
-    let mut context = UnwindContext::new();
-    let row = entry.unwind_info_for_address(&eh_frame, &bases, &mut context, address);
     Ok(Kind::Straight {
-        // Without a row there is none the next time either.
-        is_steady: row.map_or(true, is_steady),
+        function: entry.initial_address(),
+        is_steady: is_steady_at(&eh_frame, &bases, &entry, address),
     })
+}
+
+fn is_steady_at(
+    eh_frame: &EhFrame<Slice<'_>>,
+    bases: &BaseAddresses,
+    entry: &FrameDescriptionEntry<Slice<'_>>,
+    address: u64,
+) -> bool {
+    let mut context = UnwindContext::new();
+    let row = entry.unwind_info_for_address(eh_frame, bases, &mut context, address);
+    // Without a row there is none the next time either.
+    row.map_or(true, is_steady)
 }
 
 fn jumps(

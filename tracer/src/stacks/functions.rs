@@ -1,4 +1,4 @@
-//! Steps from functions to their callers, and remembers how for those that came last.
+//! Steps from functions to their callers, and remembers how for those that came last, of all processes.
 
 use std::{ops::Range, sync::Arc};
 
@@ -8,14 +8,16 @@ use framehop::{
 };
 
 use super::{
-    function_table::{Found, FunctionTable},
+    function_table::{Found, FunctionTable, Spent},
     modules::UnwindTables,
 };
 
-/// Places that are remembered.
+/// Places that are remembered; a power of two.
 const PLACES: usize = 2048;
-/// Copied from files, of all places that are remembered.
-const MOST_BYTES: usize = 4 << 20;
+/// Longer entries are not remembered (nearly all take less): 4 MiB of all together.
+const MOST_REMEMBERED_BYTES: usize = 2 << 10;
+/// What a step that is remembered costs, as if so many bytes were run.
+const REMEMBERED_COSTS: usize = 64;
 /// The library numbers changes of modules with 16 bits, and its cache trusts them.
 const CHANGES_PER_CACHE: u32 = 30_000;
 /// To make the unwinder of a function.
@@ -31,23 +33,19 @@ pub enum Stop {
     Failed(framehop::Error),
 }
 
-/// Where an address lies.
-pub struct Place<'t> {
-    /// Of the address space, as it was read: no two have the same.
-    pub map: u64,
-    /// Of the mapping.
-    pub range: &'t Range<u64>,
-    /// Of the mapped file, and what is added to its addresses; `None` without any.
-    pub tables: Option<(&'t UnwindTables, u64)>,
+impl From<Spent> for Stop {
+    fn from(Spent: Spent) -> Self {
+        Stop::Refused
+    }
 }
 
 struct Known {
-    map: u64,
+    /// Of its tables.
+    number: u64,
+    /// As stated in the file.
     address: u64,
     /// `None`: refused.
     unwinder: Option<Native>,
-    /// That may be run.
-    bytes: usize,
     /// Whether that is so the next time too.
     is_steady: bool,
 }
@@ -55,8 +53,9 @@ struct Known {
 /// How functions are unwound.
 pub struct Functions {
     known: Box<[Option<Known>]>,
+    /// For what has no tables.
+    bare: Native,
     cache: CacheNative<MayAllocateDuringUnwind>,
-    bytes: usize,
     changes: u32,
 }
 
@@ -64,79 +63,118 @@ impl Functions {
     pub fn new() -> Self {
         Self {
             known: (0..PLACES).map(|_| None).collect(),
+            bare: Native::new(),
             cache: CacheNative::new(),
-            bytes: 0,
             changes: 0,
         }
     }
 
-    /// The address that a function returns to; `None` from the first one of a thread. `left`: bytes that may
-    /// be run for this stack.
+    /// The address that a function returns to; `None` from the first one of a thread. `tables`: of the mapped
+    /// file, and what is added to its addresses. `left`: bytes that may be run for this stack.
     ///
     /// # Errors
     /// There is no way to its caller.
     pub fn step(
         &mut self,
-        place: &Place<'_>,
+        tables: Option<(&UnwindTables, u64)>,
         address: FrameAddress,
         registers: &mut UnwindRegsNative,
         left: &mut usize,
         read: &mut impl FnMut(u64) -> Result<u64, ()>,
     ) -> Result<Option<u64>, Stop> {
-        let at = address.address_for_lookup();
-        // `PLACES` is not 0.
-        let slot = (at % PLACES as u64) as usize;
-        let is_known =
-            |known: &Known| known.is_steady && known.map == place.map && known.address == at;
-        let has = self.known.get(slot).and_then(Option::as_ref);
-        if !has.is_some_and(is_known) {
-            self.learn(slot, place, at);
-        }
-        let known = self.known.get(slot).and_then(Option::as_ref);
-        let known = known.ok_or(Stop::Refused)?;
-        let unwinder = known.unwinder.as_ref().ok_or(Stop::Refused)?;
-        *left = left.checked_sub(known.bytes).ok_or(Stop::Refused)?;
+        let stated = tables.and_then(|(tables, bias)| Some((tables, stated(address, bias)?)));
+        let (unwinder, address) = match stated {
+            Some((tables, address)) => {
+                let slot = self.remembered(tables, address.address_for_lookup(), left)?;
+                let known = self.known.get(slot).and_then(Option::as_ref);
+                let unwinder = known.and_then(|known| known.unwinder.as_ref());
+                (unwinder.ok_or(Stop::Refused)?, address)
+            }
+            None => (&self.bare, address),
+        };
         unwinder
             .unwind_frame(address, registers, &mut self.cache, read)
             .map_err(Stop::Failed)
     }
 
-    fn learn(&mut self, slot: usize, place: &Place<'_>, address: u64) {
-        let found = place.tables.map_or(Found::Nothing, |(tables, bias)| {
-            FunctionTable::find(tables, address.wrapping_sub(bias))
+    /// Where it is remembered how the function at an address of the file is unwound.
+    fn remembered(
+        &mut self,
+        tables: &UnwindTables,
+        address: u64,
+        left: &mut usize,
+    ) -> Result<usize, Spent> {
+        let slot = slot(tables.number, address);
+        let known = self.known.get(slot).and_then(Option::as_ref);
+        let is_known = known.is_some_and(|known| {
+            known.is_steady && (known.number, known.address) == (tables.number, address)
         });
-        let (mut bytes, mut is_steady) = (0, true);
-        let unwinder = match (found, place.tables) {
-            (Found::Refused, _) => None,
-            (Found::Entry(table), Some((tables, bias))) => {
-                (bytes, is_steady) = (table.bytes.len(), table.is_steady);
-                let sections = Sections { tables, table };
-                let range = place.range.clone();
-                let module = framehop::Module::new(String::new(), range, bias, sections);
-                let mut unwinder = Native::new();
-                unwinder.add_module(module);
-                Some(unwinder)
-            }
-            _ => Some(Native::new()),
-        };
+        if is_known {
+            *left = left.checked_sub(REMEMBERED_COSTS).ok_or(Spent)?;
+        } else {
+            self.learn(slot, tables, address, left)?;
+        }
+        Ok(slot)
+    }
+
+    fn learn(
+        &mut self,
+        slot: usize,
+        tables: &UnwindTables,
+        address: u64,
+        left: &mut usize,
+    ) -> Result<(), Spent> {
+        let found = FunctionTable::find(tables, address, left)?;
         self.changes += CHANGES_EACH;
-        self.bytes += bytes;
-        if self.changes > CHANGES_PER_CACHE || self.bytes > MOST_BYTES {
+        if self.changes > CHANGES_PER_CACHE {
             // All at once: what was made earlier would have the numbers of what is made later.
             *self = Self::new();
-            (self.changes, self.bytes) = (CHANGES_EACH, bytes);
+            self.changes = CHANGES_EACH;
         }
+        let is_steady = match &found {
+            Found::Entry(table) => table.is_steady && table.bytes.len() <= MOST_REMEMBERED_BYTES,
+            Found::Nothing | Found::Refused => true,
+        };
+        let unwinder = match found {
+            Found::Refused => None,
+            Found::Nothing => Some(Native::new()),
+            Found::Entry(table) => {
+                let mut unwinder = Native::new();
+                let range = address..address.saturating_add(1);
+                let (first, sections) = (table.function, Sections { tables, table });
+                unwinder.add_module(framehop::Module::new(String::new(), range, first, sections));
+                Some(unwinder)
+            }
+        };
         if let Some(entry) = self.known.get_mut(slot) {
-            let before = entry.replace(Known {
-                map: place.map,
+            *entry = Some(Known {
+                number: tables.number,
                 address,
                 unwinder,
-                bytes,
                 is_steady,
             });
-            self.bytes -= before.map_or(0, |known| known.bytes);
+        }
+        Ok(())
+    }
+}
+
+/// `None`: no function of the file.
+fn stated(address: FrameAddress, bias: u64) -> Option<FrameAddress> {
+    match address {
+        FrameAddress::InstructionPointer(at) => Some(FrameAddress::from_instruction_pointer(
+            at.wrapping_sub(bias),
+        )),
+        FrameAddress::ReturnAddress(at) => {
+            FrameAddress::from_return_address(at.get().wrapping_sub(bias))
         }
     }
+}
+
+/// Scattered: places of different files have the same low bits.
+fn slot(number: u64, address: u64) -> usize {
+    const SCATTER: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mixed = (address ^ number.wrapping_mul(SCATTER)).wrapping_mul(SCATTER);
+    (mixed >> (u64::BITS - PLACES.ilog2())) as usize
 }
 
 /// A copy of a part of a section.
@@ -158,8 +196,9 @@ struct Sections<'t> {
 }
 
 impl ModuleSectionInfo<Bytes> for Sections<'_> {
+    /// The library counts addresses from here, with 32 bits.
     fn base_svma(&self) -> u64 {
-        0
+        self.table.function
     }
 
     fn section_svma_range(&mut self, name: &[u8]) -> Option<Range<u64>> {

@@ -25,11 +25,10 @@ use super::{
     code::{Module, ModuleId},
     elf::{build_id, read_tables},
     file_view::FileView,
-    function_table::Index,
 };
 
-/// Bytes of a table whose index takes as much memory as a mapping does.
-const UNINDEXED_BYTES_OF_ONE: usize = 256;
+/// Where a cgroup had no room for a table, it is looked again no sooner than this.
+const ROOM_AFTER: Duration = Duration::from_secs(10);
 /// A file is closed when nothing needed it for so long: open, it keeps the file system of a container busy
 /// that may be gone.
 const KEEP_UNUSED: Duration = Duration::from_secs(60);
@@ -37,12 +36,12 @@ const KEEP_UNUSED: Duration = Duration::from_secs(60);
 /// What unwinding needs of a module; addresses are those stated in the file.
 #[derive(Debug, Clone, Default)]
 pub struct UnwindTables {
+    /// No two have the same.
+    pub number: u64,
     pub text: Option<Range<u64>>,
     pub eh_frame: Option<Section>,
     pub eh_frame_hdr: Option<Section>,
     pub got: Option<Range<u64>>,
-    /// Of an `.eh_frame` without a header.
-    pub index: Index,
     /// Offset in the file, address and length of each loaded segment.
     pub segments: Vec<Segment>,
     /// A table was left out: it is too large, or there is no room.
@@ -83,14 +82,6 @@ impl UnwindTables {
         Some(mapping.range.start.wrapping_sub(address))
     }
 
-    /// What the index takes, as a number of mappings.
-    pub fn index_room(&self) -> usize {
-        match (&self.eh_frame, &self.eh_frame_hdr) {
-            (Some(table), None) => table.bytes.len() / UNINDEXED_BYTES_OF_ONE,
-            _ => 0,
-        }
-    }
-
     /// Whether a file was cut short under a table.
     pub fn are_damaged(&self) -> bool {
         let sections = [&self.eh_frame, &self.eh_frame_hdr];
@@ -111,6 +102,8 @@ struct Identity {
 struct Entry {
     module: Module,
     tables: Option<Arc<UnwindTables>>,
+    /// And for which cgroup.
+    tables_read: (Instant, u64),
     used: u64,
     unused_since: Option<Instant>,
 }
@@ -121,11 +114,13 @@ pub struct Modules {
     entries: HashMap<ModuleId, Entry>,
     ids: HashMap<Identity, ModuleId>,
     next: u32,
+    /// Numbers given to tables.
+    numbers: u64,
     clock: u64,
     most: usize,
     /// Modules that were forgotten because there were too many.
     pub evicted: u64,
-    /// Files whose unwind tables were left out; for lack of room again whenever their process is read.
+    /// Files whose unwind tables were left out; for lack of room once for each time it was looked for.
     pub tables_refused: u64,
 }
 
@@ -136,6 +131,7 @@ impl Modules {
             entries: HashMap::new(),
             ids: HashMap::new(),
             next: 0,
+            numbers: 0,
             clock: 0,
             most: most.max(1),
             evicted: 0,
@@ -188,6 +184,7 @@ impl Modules {
         let entry = Entry {
             module,
             tables: None,
+            tables_read: (Instant::now(), 0),
             used: self.clock,
             unused_since: None,
         };
@@ -202,17 +199,29 @@ impl Modules {
         let Some(entry) = self.entries.get(&id) else {
             return Arc::default();
         };
-        let is_good = |tables: &&Arc<UnwindTables>| !tables.are_damaged() && !tables.lacks_room;
+        let is_good = |tables: &&Arc<UnwindTables>| {
+            let (read, asked) = entry.tables_read;
+            let may_have_room =
+                tables.lacks_room && (asked != cgroup_id || read.elapsed() >= ROOM_AFTER);
+            !tables.are_damaged() && !may_have_room
+        };
         if let Some(tables) = entry.tables.as_ref().filter(is_good) {
             return tables.clone();
         }
         let tables = match &entry.module.file {
-            Some(file) => Arc::new(read_tables(file, cgroup_id)),
+            Some(file) => {
+                self.numbers += 1;
+                Arc::new(UnwindTables {
+                    number: self.numbers,
+                    ..read_tables(file, cgroup_id)
+                })
+            }
             None => Arc::default(),
         };
         self.tables_refused += u64::from(tables.refused);
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.tables = Some(tables.clone());
+            entry.tables_read = (Instant::now(), cgroup_id);
         }
         tables
     }

@@ -24,16 +24,20 @@ use crate::{
 use super::{
     callpaths::CallPath,
     code::{ModuleId, Place, Root},
-    cpu_share::CpuShares,
-    functions::{self, Functions, Stop},
+    cpu_share::{Allowance, CpuShares, READING, UNWINDING},
+    functions::{Functions, Stop},
     modules::{Modules, UnwindTables},
     room::{CodeRoom, Share},
 };
 
 /// Frames of the deepest call path that is kept.
 const MOST_FRAMES: usize = 256;
+/// CPU time of reading what one process maps; what is left then is left out. Those with hundreds of files take less.
+const MOST_READING: Duration = Duration::from_millis(100);
 /// Of unwind tables, run for one stack: frames of known programs take 100 each, and 33 KiB at most.
-const MOST_TABLE_BYTES: usize = 512 << 10;
+const MOST_TABLE_BYTES: usize = 128 << 10;
+/// The same of a usual stack.
+const USUAL_TABLE_BYTES: usize = 16 << 10;
 
 /// Executable memory of a process.
 #[derive(Debug, Clone)]
@@ -49,8 +53,6 @@ struct Code {
 
 /// What a process has mapped, as far as unwinding needs it.
 pub struct CodeMap {
-    /// No two have the same.
-    number: u64,
     code: Vec<Code>,
     tables: Vec<Arc<UnwindTables>>,
     share: Share,
@@ -66,17 +68,10 @@ impl CodeMap {
         code.range.contains(&address).then_some(code)
     }
 
-    /// As unwinding asks for it.
-    fn place<'m>(&'m self, code: &'m Code) -> functions::Place<'m> {
-        let tables = code.tables.and_then(|(number, bias)| {
-            let tables = self.tables.get(number)?;
-            Some((&**tables, bias))
-        });
-        functions::Place {
-            map: self.number,
-            range: &code.range,
-            tables,
-        }
+    /// Of the file that is mapped there, and what is added to its addresses.
+    fn tables(&self, code: &Code) -> Option<(&UnwindTables, u64)> {
+        let (number, bias) = code.tables?;
+        Some((self.tables.get(number)?, bias))
     }
 
     /// The files that hold its code.
@@ -95,9 +90,9 @@ pub struct Unwinding {
     proc: ProcRoot,
     page_bytes: u64,
     functions: Functions,
+    /// Of unwinding, and of reading what is mapped.
     shares: CpuShares,
-    /// Numbers given to maps.
-    maps: u64,
+    reading_shares: CpuShares,
     buffer: Vec<u8>,
     room: CodeRoom,
     /// Executable mappings that were left out, again whenever their process is read.
@@ -115,8 +110,8 @@ impl Unwinding {
             proc,
             page_bytes,
             functions: Functions::new(),
-            shares: CpuShares::default(),
-            maps: 0,
+            shares: CpuShares::new(&UNWINDING),
+            reading_shares: CpuShares::new(&READING),
             buffer: Vec::new(),
             room: CodeRoom::new(most_code),
             left_out: 0,
@@ -137,6 +132,7 @@ impl Unwinding {
         modules: &mut Modules,
         before: Option<&CodeMap>,
     ) -> Result<CodeMap, HostError> {
+        let began = cpu_time();
         let room = self.room.for_one(before.map(|map| &map.share));
         let Executable {
             files,
@@ -149,8 +145,14 @@ impl Unwinding {
         let mut known = HashMap::new();
         let mut used: Vec<Arc<UnwindTables>> = Vec::new();
         let mut taken = 0;
+        let most_time = match self.reading_shares.allowance(cgroup_id, Instant::now()) {
+            Allowance::Full => MOST_READING,
+            Allowance::Usual => READING.usual,
+            Allowance::Nothing => Duration::ZERO,
+        };
+        let mut is_spent = most_time.is_zero();
         for mapping in &files {
-            if taken >= room {
+            if taken >= room || is_spent {
                 left_out += 1;
                 continue;
             }
@@ -161,19 +163,14 @@ impl Unwinding {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => {
                     let id = modules.of(pid, mapping);
+                    is_spent = cpu_time().saturating_sub(began) > most_time;
                     entry.insert((id, modules.tables(id, cgroup_id), None))
                 }
             };
             let bias = tables.bias(mapping, self.page_bytes);
-            if bias.is_some() && number.is_none() {
-                let index = tables.index_room();
-                if taken + index > room {
-                    left_out += 1;
-                } else {
-                    taken += index;
-                    *number = Some(used.len());
-                    used.push(Arc::clone(tables));
-                }
+            if bias.is_some() && number.is_none() && tables.eh_frame.is_some() {
+                *number = Some(used.len());
+                used.push(Arc::clone(tables));
             }
             code.push(Code {
                 range: mapping.range.clone(),
@@ -193,9 +190,9 @@ impl Unwinding {
         }));
         code.sort_unstable_by_key(|code| code.range.start);
         self.left_out += left_out as u64;
-        self.maps += 1;
+        let took = cpu_time().saturating_sub(began);
+        self.reading_shares.take(cgroup_id, Instant::now(), took);
         Ok(CodeMap {
-            number: self.maps,
             code,
             tables: used,
             share: self.room.take(taken),
@@ -205,16 +202,26 @@ impl Unwinding {
     /// The call path of a sample: of one place where its cgroup took more CPU time than it may.
     pub fn unwind(&mut self, map: &CodeMap, sample: &StackSample<'_>) -> CallPath {
         let began = cpu_time();
-        let is_spent = self.shares.is_spent(sample.cgroup_id, Instant::now());
-        let most_frames = if is_spent { 1 } else { MOST_FRAMES };
-        self.paths_cut += u64::from(is_spent);
-        let path = self.path(map, sample, most_frames);
+        let (most_frames, table_bytes) =
+            match self.shares.allowance(sample.cgroup_id, Instant::now()) {
+                Allowance::Full => (MOST_FRAMES, MOST_TABLE_BYTES),
+                Allowance::Usual => (MOST_FRAMES, USUAL_TABLE_BYTES),
+                Allowance::Nothing => (1, 0),
+            };
+        self.paths_cut += u64::from(most_frames == 1);
+        let path = self.path(map, sample, most_frames, table_bytes);
         let took = cpu_time().saturating_sub(began);
         self.shares.take(sample.cgroup_id, Instant::now(), took);
         path
     }
 
-    fn path(&mut self, map: &CodeMap, sample: &StackSample<'_>, most_frames: usize) -> CallPath {
+    fn path(
+        &mut self,
+        map: &CodeMap,
+        sample: &StackSample<'_>,
+        most_frames: usize,
+        mut left: usize,
+    ) -> CallPath {
         let mut read = |address: u64| {
             let at = usize::try_from(address.wrapping_sub(sample.sp)).map_err(|_| ())?;
             let bytes = sample.stack.get(at..).and_then(|rest| rest.get(..8));
@@ -223,7 +230,6 @@ impl Unwinding {
         };
         let mut registers = registers(sample);
         let mut address = FrameAddress::from_instruction_pointer(sample.ip);
-        let mut left = MOST_TABLE_BYTES;
         let mut places = Vec::with_capacity(32);
         let root = loop {
             let at = address.address_for_lookup();
@@ -241,7 +247,7 @@ impl Unwinding {
                 break Root::Cut;
             }
             let caller = self.functions.step(
-                &map.place(code),
+                map.tables(code),
                 address,
                 &mut registers,
                 &mut left,

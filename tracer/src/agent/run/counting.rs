@@ -16,15 +16,19 @@ use super::{Agent, RunError};
 
 /// All cgroups are looked for this often, in case an event was lost.
 const REDISCOVER: Duration = Duration::from_secs(60);
-/// Counts of unknown cgroups call for a search, at most this often.
+/// Counts of unknown cgroups call for a search, at most this often, and for a hundredth of the time.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
+const UNKNOWN_SHARE: u32 = 100;
 
 impl Agent {
     /// Looks for all cgroups; gives how many there is no room for.
     pub(super) fn rediscover(&mut self) -> u64 {
+        let began = Instant::now();
+        let now = self.clock.elapsed();
+        let left_out = (self.readings).rediscover(&mut self.cgroups, self.started, now);
         self.rediscovered = Instant::now();
-        self.readings
-            .rediscover(&mut self.cgroups, self.started, self.clock.elapsed())
+        self.rediscovery_took = self.rediscovered - began;
+        left_out
     }
 
     /// Without both of their probes every cgroup has to be looked for.
@@ -51,7 +55,8 @@ impl Agent {
     pub(super) fn count(&mut self) -> Result<HashSet<u64>, RunError> {
         let mut active = HashSet::new();
         let unknown = self.take_totals(&mut active);
-        if !unknown.is_empty() && self.rediscovered.elapsed() >= UNKNOWN_AFTER {
+        let wait = UNKNOWN_AFTER.max(self.rediscovery_took * UNKNOWN_SHARE);
+        if !unknown.is_empty() && self.rediscovered.elapsed() >= wait {
             // Those that came, and maybe went, since the events were last looked at.
             self.drain_events()?;
             self.rediscover();
