@@ -78,7 +78,11 @@ impl FunctionTable {
     }
 }
 
-fn spend(left: &mut usize, bytes: usize) -> Result<(), Spent> {
+/// Takes `bytes` of what is left for a stack.
+///
+/// # Errors
+/// Too few are left.
+pub fn spend(left: &mut usize, bytes: usize) -> Result<(), Spent> {
     *left = left.checked_sub(bytes).ok_or(Spent)?;
     Ok(())
 }
@@ -133,7 +137,7 @@ fn offset_by_header(
     header: &Section,
     address: u64,
 ) -> Option<usize> {
-    let bases = bases(tables, section.address.start).set_eh_frame_hdr(header.address.start);
+    let bases = bases(tables, section.address.start);
     let parsed = EhFrameHdr::new(&header.bytes, LittleEndian)
         .parse(&bases, ADDRESS_BYTES)
         .ok()?;

@@ -8,7 +8,7 @@ use framehop::{
 };
 
 use super::{
-    function_table::{Found, FunctionTable, Spent},
+    function_table::{Found, FunctionTable, Spent, spend},
     modules::UnwindTables,
 };
 
@@ -110,7 +110,7 @@ impl Functions {
             known.is_steady && (known.number, known.address) == (tables.number, address)
         });
         if is_known {
-            *left = left.checked_sub(REMEMBERED_COSTS).ok_or(Spent)?;
+            spend(left, REMEMBERED_COSTS)?;
         } else {
             self.learn(slot, tables, address, left)?;
         }
