@@ -9,8 +9,8 @@ use std::{
 use memtrace_fuzz::TARGETS;
 
 /// Of one corpus; what fuzzing found is minimized before it is committed.
-const MOST_FILES: usize = 250;
-const MOST_BYTES: u64 = 400 << 10;
+const MOST_FILES: usize = 650;
+const MOST_BYTES: u64 = 1100 << 10;
 
 fn corpora() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus")

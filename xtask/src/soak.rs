@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::artifacts;
 use crate::bench::interrupt;
+use crate::bench::machine::Machine;
 use crate::process::progress;
 use crate::vmstat::kernel_kills;
 use crate::workspace::Workspace;
@@ -51,6 +52,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     }
     let memtrace = artifacts::memtrace(workspace)?;
     let workload = artifacts::workload(workspace)?;
+    let place = Machine::read()?.at(workspace.commit()).place();
     interrupt::install();
     let state = workspace.target().join("soak");
     drop(fs::remove_dir_all(&state));
@@ -73,7 +75,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     agent.stop()?;
 
     let judgement = Judgement::of(&samples, containers.counts(), &counts, kernel_kills);
-    let page = report::page(args, &samples, &judgement)?;
+    let page = report::page(args, &place, &samples, &judgement)?;
     println!("{page}");
     if let Some(out) = &args.out {
         fs::write(out, &page).with_context(|| format!("cannot write {}", out.display()))?;

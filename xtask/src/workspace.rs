@@ -66,6 +66,19 @@ impl Workspace {
         self.target.join("tools")
     }
 
+    /// What is checked out, as git abbreviates it; ends in `+` if something is not committed. A release's archive
+    /// has no history.
+    pub fn commit(&self) -> Option<String> {
+        let git = |arguments: &[&str]| {
+            let mut git = Command::new("git");
+            git.arg("-C").arg(&self.root).args(arguments);
+            process::stdout(&mut git).ok()
+        };
+        let head = git(&["rev-parse", "--short", "HEAD"])?;
+        let clean = git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+        Some(format!("{}{}", head.trim(), if clean { "" } else { "+" }))
+    }
+
     /// A cargo command that runs in the workspace's root.
     pub fn cargo(&self) -> Command {
         let mut command = cargo();

@@ -1,6 +1,7 @@
 //! What runtimes and Kubernetes say of containers, up to the names that are told.
 //!
-//! The first byte says who: Docker's file, a list of containers/storage, CRI, a pod of the API.
+//! The first byte says who: Docker's file, a list of containers/storage, CRI, a pod of the API, what says where
+//! the first two are.
 
 use std::{cell::LazyCell, path::Path, sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use memtrace::identity::{
     },
     directory::Directory,
     facts::{RuntimeContainer, Source, Update},
-    files::{docker, root::Root, storage::List},
+    files::{FilesConfig, docker, root::Root, storage::List},
     kubernetes,
     names::{Names, NamingOptions},
     path::PathIdentity,
@@ -27,7 +28,12 @@ const MOST_CHARS: usize = 1025;
 thread_local! {
     static HOST: LazyCell<Scratch> = LazyCell::new(|| {
         let docker = format!("docker/containers/{ID}/config.v2.json");
-        Scratch::new(&[&docker, "storage/overlay-containers/containers.json"])
+        Scratch::new(&[
+            &docker,
+            "storage/overlay-containers/containers.json",
+            "etc/docker/daemon.json",
+            "etc/containers/storage.conf",
+        ])
     });
 }
 
@@ -37,6 +43,7 @@ pub fn run(data: &[u8]) {
         Some((1, file)) => of_storage(file),
         Some((2, answers)) => of_cri(answers),
         Some((3, json)) => of_api(json),
+        Some((4, file)) => of_places(file),
         _ => {}
     }
 }
@@ -69,6 +76,14 @@ fn of_storage(file: &[u8]) {
                 Err(error) => promise::printable(&error.to_string()),
             }
         }
+    });
+}
+
+fn of_places(file: &[u8]) {
+    HOST.with(|host| {
+        host.fill(file);
+        let places = FilesConfig::find(Root::at(host.path()));
+        promise::printable(&places.describe());
     });
 }
 

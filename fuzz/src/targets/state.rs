@@ -1,4 +1,4 @@
-//! State that an agent keeps for the next: growth analysis, timelines, events that wait.
+//! State that an agent keeps for the next: growth analysis, timelines, events that wait, the count of kills.
 //!
 //! The first byte says which. What follows is laid out as the agent reads it: layout and checksum, which
 //! chance would never find, are those of this build.
@@ -15,7 +15,7 @@ use memtrace::{
     analysis::Thresholds,
     export::otlp::exporter::spool::{LIMITS, Spool},
     growth::{self, Growth},
-    store::{growth as growth_store, shards, timelines as timeline_store},
+    store::{KernelCount, growth as growth_store, shards, timelines as timeline_store},
     timeline::{Kept, Shared, Timelines},
 };
 use tempfile::TempDir;
@@ -43,6 +43,7 @@ pub fn run(data: &[u8]) {
         Some((0, state)) => of_growth(state),
         Some((1, state)) => of_timelines(state),
         Some((2, segment)) => of_events(segment),
+        Some((3, count)) => of_kills(count),
         _ => {}
     }
 }
@@ -119,5 +120,16 @@ fn of_events(segment: &[u8]) {
             spool.settle();
         }
         assert_eq!(spool.waiting().0, 0, "what was taken still waits");
+    });
+}
+
+fn of_kills(count: &[u8]) {
+    STATE.with(|state| {
+        let file = state.path().join("kernel-count.json");
+        fs::write(file, count).expect("TMPDIR has room");
+        if let Some(count) = KernelCount::load(state.path()) {
+            count.save(state.path()).expect("TMPDIR has room");
+            assert_eq!(KernelCount::load(state.path()), Some(count));
+        }
     });
 }

@@ -13,6 +13,7 @@ use crate::process;
 #[derive(Debug)]
 pub struct Machine {
     date: String,
+    commit: Option<String>,
     kernel: String,
     processor: String,
     cores: usize,
@@ -31,6 +32,7 @@ impl Machine {
             .map_or("unknown processor", |(_, name)| name.trim());
         Ok(Self {
             date: date.trim().to_owned(),
+            commit: None,
             kernel: kernel.trim().to_owned(),
             processor: processor.to_owned(),
             cores: cpuinfo
@@ -42,11 +44,22 @@ impl Machine {
         })
     }
 
-    /// Date, kernel and processor.
+    /// What was measured.
+    pub fn at(mut self, commit: Option<String>) -> Self {
+        self.commit = commit;
+        self
+    }
+
+    /// Date, commit, kernel and processor.
     pub fn place(&self) -> String {
+        let commit = self.commit.as_ref();
         format!(
-            "{}, Linux {}, {} cores ({}).",
-            self.date, self.kernel, self.cores, self.processor
+            "{}{}, Linux {}, {} cores ({}).",
+            self.date,
+            commit.map_or_else(String::new, |commit| format!(", commit {commit}")),
+            self.kernel,
+            self.cores,
+            self.processor
         )
     }
 

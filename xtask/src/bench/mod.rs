@@ -118,7 +118,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
         process::progress("there is no bpftrace to compare with");
     }
     interrupt::install();
-    let report = measure(args, &tools, &scratch)?;
+    let report = measure(args, workspace.commit(), &tools, &scratch)?;
     println!("{report}");
     let full = !args.quick && args.only.is_empty();
     let default = full.then(|| workspace.root().join("docs/benchmarks.md"));
@@ -129,10 +129,15 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn measure(args: &Args, tools: &Tools, scratch: &Scratch) -> Result<String> {
+fn measure(
+    args: &Args,
+    commit: Option<String>,
+    tools: &Tools,
+    scratch: &Scratch,
+) -> Result<String> {
     let asked = |part: Part| args.only.is_empty() || args.only.contains(&part);
     let effort = if args.quick { QUICK } else { FULL };
-    let mut machine = Machine::read()?;
+    let mut machine = Machine::read()?.at(commit);
     let mut results = Results {
         path_rounds: effort.path_rounds,
         lifecycle_rounds: effort.lifecycle_rounds,

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// Of one committed corpus; `fuzz/tests/corpus.rs` allows a little more.
-const MOST_FILES: usize = 200;
-const MOST_BYTES: u64 = 300 << 10;
+const MOST_FILES: usize = 600;
+const MOST_BYTES: u64 = 1 << 20;
 
 /// The targets: each has a corpus.
 pub fn names(corpora: &Path) -> Result<Vec<String>> {
@@ -80,7 +80,7 @@ mod tests {
         for number in 0..MOST_FILES {
             fs::write(found.join(format!("small{number:04}")), "xx").unwrap();
         }
-        fs::write(found.join("a-large"), vec![0; 1 << 20]).unwrap();
+        fs::write(found.join("a-large"), vec![0; 2 << 20]).unwrap();
         add(&committed, &found).unwrap();
         let kept = files(&committed).unwrap();
         assert_eq!(kept.len(), MOST_FILES);

@@ -47,6 +47,7 @@ pub fn page(host: Option<&Run>, machine: Option<&Run>) -> Result<String> {
         load(&mut page, &run.truth)?;
         kills(&mut page, run)?;
         processes(&mut page, run)?;
+        leaks(&mut page, run)?;
         notes(&mut page, run)?;
     }
     page.push_str(LAST_PARTS);
@@ -256,6 +257,10 @@ fn behind(page: &mut String, run: &Run) -> Result<()> {
     };
     tell("CPU", "% of a core", |row| row.cost.cpu_percent)?;
     tell("RSS", "MiB", |row| row.cost.median_rss_bytes as f64 / MIB)?;
+    tell("highest RSS", "MiB", |row| {
+        row.cost.highest_rss_bytes as f64 / MIB
+    })?;
+    tell("PSS", "MiB", |row| row.cost.median_pss_bytes as f64 / MIB)?;
     tell("anonymous memory", "MiB", |row| {
         row.cost.median_anon_bytes as f64 / MIB
     })

@@ -7,13 +7,12 @@ use anyhow::Result;
 use super::Args;
 use super::judge::Judgement;
 use super::resources::Sample;
-use crate::bench::machine::Machine;
 
 const ROWS: usize = 12;
 const MIB: f64 = (1 << 20) as f64;
 
 /// As Markdown.
-pub fn page(args: &Args, samples: &[Sample], judgement: &Judgement) -> Result<String> {
+pub fn page(args: &Args, place: &str, samples: &[Sample], judgement: &Judgement) -> Result<String> {
     let mut page = String::new();
     writeln!(page, "# Soak\n")?;
     writeln!(
@@ -24,7 +23,7 @@ pub fn page(args: &Args, samples: &[Sample], judgement: &Judgement) -> Result<St
          kernel's.\n",
         args.minutes, args.per_second
     )?;
-    writeln!(page, "{}\n", Machine::read()?.place())?;
+    writeln!(page, "{place}\n")?;
     writeln!(page, "## What the agent held\n")?;
     writeln!(
         page,

@@ -55,7 +55,8 @@ impl FilesConfig {
         self.docker.is_empty() && self.storage.is_empty()
     }
 
-    pub(in crate::identity) fn find(root: Root) -> Self {
+    /// Those that are there, where the system's configuration and the usual places say.
+    pub fn find(root: Root) -> Self {
         let text = |path: &str| {
             let found = root.find(Path::new(path), Links::Followed).ok()??;
             String::from_utf8(found.read(MOST_BYTES).ok()?).ok()

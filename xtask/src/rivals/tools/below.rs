@@ -86,41 +86,27 @@ impl Rival for Below {
             dump.args(["--output-format", "csv", "--raw", "--fields"]);
             process::stdout(dump.args(fields))
         };
-        let kills = if self.v2 {
-            Kills::OfCgroups(of_cgroups(&dump(
-                "cgroup",
-                &["full_path", "mem.events_oom_kill"],
-            )?))
-        } else {
-            let counts = dump("system", &["vm.oom_kill"])?;
-            Kills::OfMachine {
-                told: of_machine(&counts).context("below recorded no vm.oom_kill")?,
-                kernel,
-            }
+        let counts = dump("system", &["vm.oom_kill"])?;
+        let kills = Kills::OfMachine {
+            told: of_machine(&counts).context("below recorded no vm.oom_kill")?,
+            kernel,
         };
         let processes = dump("process", &["pid", "comm", "cgroup"])?;
         let processes = processes.lines().filter_map(|line| process(line, self.v2));
+        let mut notes = Vec::new();
+        if self.v2 {
+            notes.push(
+                "tells the kills of a cgroup as a rate per second without decimals, so one kill in 5 s is 0"
+                    .to_owned(),
+            );
+        }
         Ok(Seen {
             kills,
+            notes,
             processes: Processes::Each(processes.collect::<BTreeMap<_, _>>()),
             ..Seen::default()
         })
     }
-}
-
-/// The highest count of each cgroup, of lines `full_path,count,`.
-fn of_cgroups(text: &str) -> BTreeMap<String, u64> {
-    let mut counts = BTreeMap::new();
-    for line in text.lines() {
-        let Some((path, count)) = line.trim_end_matches(',').rsplit_once(',') else {
-            continue;
-        };
-        if let Ok(count) = count.parse::<u64>() {
-            let highest: &mut u64 = counts.entry(path.to_owned()).or_default();
-            *highest = count.max(*highest);
-        }
-    }
-    counts
 }
 
 /// From the first to the last sample.
@@ -150,15 +136,6 @@ fn process(line: &str, v2: bool) -> Option<(u32, Process)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_highest_count_of_a_cgroup_stands() {
-        let counts = of_cgroups("Full Path,Events OOM Kill,\n/,?,\n/a,1,\n\n/a,3,\n/b,0,\n/a,?,\n");
-        assert_eq!(
-            counts,
-            BTreeMap::from([("/a".to_owned(), 3), ("/b".to_owned(), 0)])
-        );
-    }
 
     #[test]
     fn kills_of_the_machine_are_those_since_the_first_sample() {
