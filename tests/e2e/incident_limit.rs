@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
-use memtrace_tests::agent::{Agent, of_type};
+use memtrace_tests::agent::{Agent, number, of_type};
 use memtrace_tests::cgroup::{Cgroup, Version};
 use memtrace_tests::incident::{assert_is_logged, assert_means, of_victim, time, victim, victims};
 use memtrace_tests::kernel_log::KernelLog;
@@ -184,6 +184,37 @@ fn the_limit_of_the_parent_and_of_the_grandparent_is_told_apart_from_the_victims
         drop(leaf);
         drop(middle);
     }
+    agent.stop().map(drop)
+}
+
+#[test]
+fn a_victim_whose_memory_is_mostly_shared_is_told_so() -> Result<()> {
+    const SHARED: u64 = 64 * MIB;
+    let agent = Agent::start(&[])?;
+    let cgroup = Cgroup::new("shared")?;
+    cgroup.limit(SHARED + LIMIT)?;
+    let mut log = KernelLog::open()?;
+    let shared = SHARED.to_string();
+    let arguments = [
+        "--comm",
+        "mt-shared",
+        "oom",
+        "--shared-bytes",
+        &shared,
+        "--bytes",
+        TOO_MUCH,
+    ];
+    let workload = Workload::start(&cgroup, &arguments)?;
+    let pid = workload.pid();
+    let end = workload.end()?;
+    ensure!(end.killed(), "not killed: {end:?}");
+    let incident = of_victim(&agent, pid)?;
+    assert_is_logged(&agent, &incident, &log.whole_oom_of(pid)?)?;
+    // Far more than what the kernel may not have summed up yet.
+    let victim = victim(&incident, pid)?;
+    let told = number(victim, "shmem_bytes")?;
+    let near = SHARED * 7 / 8..=SHARED + MIB;
+    ensure!(near.contains(&told), "{incident}");
     agent.stop().map(drop)
 }
 

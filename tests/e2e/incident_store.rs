@@ -170,14 +170,16 @@ fn without_room(state: &str) -> Result<()> {
         let pid = run_into_limit(&cgroup, b"mt-no-room")?;
         of_victim(&agent, pid)?;
     }
-    agent.wait_for("the counter", Duration::from_secs(15), |line| {
+    let line = agent.wait_for("the counters", Duration::from_secs(15), |line| {
+        let lost = |cause: &str| line["lost"][cause].as_u64();
+        // Each incident is to be stored when it opens and when it is complete.
         of_type("self")(line)
-            && line["lost"].as_object().is_some_and(|lost| {
-                let about = |cause: &str| cause.contains("store") || cause.contains("incident");
-                lost.iter()
-                    .any(|(cause, count)| about(cause) && count.as_u64() > Some(0))
-            })
+            && lost("incident_store_failed") >= Some(6)
+            && lost("kernel_count_not_saved") > Some(0)
     })?;
+    for cause in ["growth_store_unusable", "timeline_store_unusable"] {
+        assert_eq!(line["lost"][cause], 1, "{cause}: {line}");
+    }
     agent.stop().map(drop)
 }
 

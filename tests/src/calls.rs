@@ -280,9 +280,18 @@ impl Caller {
 
 /// Memory of one's own, in small pages, each written once.
 pub fn touch(bytes: u64) -> std::io::Result<u64> {
+    touch_new(bytes, PRIVATE)
+}
+
+/// The same in memory that children would share.
+pub fn touch_shared(bytes: u64) -> std::io::Result<u64> {
+    touch_new(bytes, SHARED)
+}
+
+fn touch_new(bytes: u64, flags: libc::c_int) -> std::io::Result<u64> {
     let length = bytes as usize;
     // SAFETY: a new anonymous mapping.
-    let start = unsafe { libc::mmap(ptr::null_mut(), length, READ_WRITE, PRIVATE, -1, 0) };
+    let start = unsafe { libc::mmap(ptr::null_mut(), length, READ_WRITE, flags, -1, 0) };
     if start == libc::MAP_FAILED {
         return Err(std::io::Error::last_os_error());
     }

@@ -1,5 +1,6 @@
-//! Files of the kernel that cannot be read, processes that vanish, and descriptors that run out.
+//! Files of cgroups and of the host that cannot be read, processes that vanish, and descriptors that run out.
 
+use std::fs;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use memtrace_tests::agent::{Agent, about, number, of_type};
 use memtrace_tests::backend::{free_port, request};
-use memtrace_tests::cgroup::{Cgroup, Version};
+use memtrace_tests::cgroup::{Cgroup, Hierarchy, Version};
 use memtrace_tests::incident::{is_complete, of_victim, victim};
 use memtrace_tests::machine::MIB;
 use memtrace_tests::refused_calls::Kind;
@@ -23,6 +24,8 @@ const OF_CGROUP_V1: &[(&str, &str)] = &[
     ("memory.stat", "anon_bytes"),
     ("memory.limit_in_bytes", "limit_bytes"),
     ("memory.max_usage_in_bytes", "peak_bytes"),
+    ("memory.kmem.usage_in_bytes", "kernel_bytes"),
+    ("memory.kmem.tcp.usage_in_bytes", "sock_bytes"),
     ("memory.failcnt", "/events/max"),
     ("memory.oom_control", "/events_local/oom_kill"),
 ];
@@ -30,34 +33,61 @@ const OF_CGROUP_V2: &[(&str, &str)] = &[
     ("memory.current", "usage_bytes"),
     ("memory.stat", "anon_bytes"),
     ("memory.max", "limit_bytes"),
+    ("memory.peak", "peak_bytes"),
+    ("memory.swap.current", "swap_bytes"),
+    ("memory.high", "high_bytes"),
     ("memory.events", "/events/max"),
     ("memory.events.local", "/events_local/oom_kill"),
+    ("memory.pressure", "pressure_some_ns"),
 ];
 const OF_HOST: &[(&str, &str)] = &[
     ("/proc/meminfo", "mem_total_bytes"),
     ("/proc/vmstat", "oom_kills"),
+    ("/proc/pressure/memory", "pressure_some_ns"),
+];
+/// Not of older kernels, nor of those without PSI, swap or accounting of the kernel's own memory.
+const NOT_EVERYWHERE: &[&str] = &[
+    "memory.kmem.usage_in_bytes",
+    "memory.kmem.tcp.usage_in_bytes",
+    "memory.peak",
+    "memory.swap.current",
+    "memory.pressure",
+    "/proc/pressure/memory",
 ];
 
-/// The file that cannot be read, by how its path ends.
-type Unreadable = Arc<Mutex<Option<&'static str>>>;
+/// Those that this kernel has, of files in a directory.
+fn there(
+    directory: &Path,
+    files: &'static [(&'static str, &'static str)],
+) -> Vec<(&'static str, &'static str)> {
+    let is_there =
+        |file: &str| !NOT_EVERYWHERE.contains(&file) || fs::read(directory.join(file)).is_ok();
+    let files = files.iter().copied();
+    files.filter(|(file, _)| is_there(file)).collect()
+}
+
+/// The file that cannot be read: its name, or its whole path.
+pub(super) type Unreadable = Arc<Mutex<Option<String>>>;
 
 /// An agent that gets EIO where it opens that file, or reads one that it has kept.
-fn agent(arguments: &[&str]) -> Result<(Agent, Unreadable)> {
+pub(super) fn agent(arguments: &[&str], file: Option<&str>) -> Result<(Agent, Unreadable)> {
     let unreadable = Unreadable::default();
+    set(&unreadable, file);
     let kinds = [Kind::OPEN, Kind::any(libc::SYS_pread64)];
     let agent = Agent::start_refused(arguments, &[], &kinds, {
         let unreadable = Arc::clone(&unreadable);
         move |call| {
-            let end = (*unreadable.lock().expect("test panicked"))?;
+            let unreadable = unreadable.lock().expect("test panicked");
+            let file = unreadable.as_deref()?;
             let path = match call.number {
                 libc::SYS_openat => call.opens(),
                 _ => call.descriptor(0),
             }?;
             // By whole names: `memory.events` is no `memory.events.local`.
-            let is_it = if end.starts_with('/') {
-                path == Path::new(end)
+            let is_it = if file.starts_with('/') {
+                path == Path::new(file)
             } else {
-                path.file_name().is_some_and(|name| name == end)
+                path.file_name().is_some_and(|name| name == file)
             };
             is_it.then_some(Errno::EIO)
         }
@@ -65,8 +95,8 @@ fn agent(arguments: &[&str]) -> Result<(Agent, Unreadable)> {
     Ok((agent, unreadable))
 }
 
-fn set(unreadable: &Unreadable, end: Option<&'static str>) {
-    *unreadable.lock().expect("agent's thread panicked") = end;
+pub(super) fn set(unreadable: &Unreadable, file: Option<&str>) {
+    *unreadable.lock().expect("agent's thread panicked") = file.map(str::to_owned);
 }
 
 fn field<'a>(line: &'a Value, name: &str) -> &'a Value {
@@ -79,23 +109,27 @@ fn field<'a>(line: &'a Value, name: &str) -> &'a Value {
 
 #[test]
 fn a_file_that_cannot_be_read_is_null_and_counted_and_all_others_are_told() -> Result<()> {
-    let (agent, unreadable) = agent(&[])?;
+    let (agent, unreadable) = agent(&[], None)?;
     let cgroup = Cgroup::new("unreadable")?;
     cgroup.limit(512 * MIB)?;
-    let id = cgroup.id()?;
-    // Grows all the time, so that it is read in full each interval.
-    let rate = (4 * MIB).to_string();
-    let leak = ["leak", "--calm-ms", "0", "--bytes-per-second", &rate];
-    let workload = Workload::start(&cgroup, &leak)?;
     let files = match cgroup.version() {
         Version::V1 => OF_CGROUP_V1,
-        Version::V2 => OF_CGROUP_V2,
+        Version::V2 => {
+            cgroup.high(Some(448 * MIB))?;
+            OF_CGROUP_V2
+        }
     };
+    let files = there(cgroup.directory(), files);
+    let id = cgroup.id()?;
+    // Grows all the time, so that it is read in full each interval.
+    let rate = (2 * MIB).to_string();
+    let leak = ["leak", "--calm-ms", "0", "--bytes-per-second", &rate];
+    let workload = Workload::start(&cgroup, &leak)?;
     let of_it = |line: &Value| about("cgroup", id)(line);
     let whole =
         |line: &Value| of_it(line) && files.iter().all(|(_, name)| field(line, name).is_u64());
     agent.wait_for("a whole line", Duration::from_secs(15), whole)?;
-    for (file, lost) in files {
+    for (file, lost) in &files {
         let before = lost_of(&agent, "cgroup_reading_failed")?;
         let mark = agent.mark();
         set(&unreadable, Some(file));
@@ -111,15 +145,16 @@ fn a_file_that_cannot_be_read_is_null_and_counted_and_all_others_are_told() -> R
         let mark = agent.mark();
         agent.wait_after(mark, "all of it again", Duration::from_secs(15), whole)?;
     }
-    for (file, lost) in OF_HOST {
+    let files = there(Path::new("/"), OF_HOST);
+    for (file, lost) in &files {
         let before = lost_of(&agent, "host_reading_failed")?;
         let mark = agent.mark();
         set(&unreadable, Some(file));
         let line = agent.wait_after(mark, file, Duration::from_secs(15), |line| {
-            of_type("host")(line) && line[lost].is_null()
+            of_type("host")(line) && line[*lost].is_null()
         })?;
-        for (_, name) in OF_HOST.iter().filter(|(_, name)| name != lost) {
-            ensure!(line[name].is_u64(), "{file} costs {name}: {line}");
+        for (_, name) in files.iter().filter(|(_, name)| name != lost) {
+            ensure!(line[*name].is_u64(), "{file} costs {name}: {line}");
         }
         agent.wait_intervals(1)?;
         ensure!(lost_of(&agent, "host_reading_failed")? > before, "{file}");
@@ -141,16 +176,23 @@ fn lost_of(agent: &Agent, cause: &str) -> Result<u64> {
 
 #[test]
 fn kills_while_the_kernels_counts_cannot_be_read_are_neither_lost_nor_missed() -> Result<()> {
-    let (agent, unreadable) = agent(&[])?;
+    let (agent, unreadable) = agent(&[], None)?;
+    let of_cgroup = match Hierarchy::find()?.version {
+        Version::V1 => "memory.oom_control",
+        Version::V2 => "memory.events.local",
+    };
     // Kills of others that came while the hooks were attached are told as missed by now.
     agent.wait_intervals(3)?;
     let before = agent.all(|line| line["kind"] == "missed_kills").len();
-    for file in ["/proc/vmstat", "memory.oom_control", "memory.events.local"] {
+    for file in ["/proc/vmstat", of_cgroup] {
         let cgroup = Cgroup::new("uncounted")?;
         set(&unreadable, Some(file));
         agent.wait_intervals(1)?;
         let pid = run_into_limit(&cgroup, b"mt-uncounted")?;
         of_victim(&agent, pid)?;
+        let refused = agent.refused();
+        agent.wait_intervals(1)?;
+        ensure!(agent.refused() > refused, "{file} was not read");
         set(&unreadable, None);
         agent.wait_intervals(1)?;
         let missed = agent
@@ -162,19 +204,43 @@ fn kills_while_the_kernels_counts_cannot_be_read_are_neither_lost_nor_missed() -
 }
 
 #[test]
-fn what_procfs_hides_of_a_victim_is_null_and_its_kill_is_told() -> Result<()> {
-    for (file, lost) in [("stat", "share"), ("cmdline", "none"), ("cgroup", "none")] {
-        let (agent, unreadable) = agent(&[])?;
-        set(&unreadable, Some(file));
-        let cgroup = Cgroup::new("no-proc")?;
-        let pid = run_into_limit(&cgroup, b"mt-no-proc")?;
+fn files_that_are_read_for_an_incident_cost_what_they_alone_tell() -> Result<()> {
+    // Long: what happens is told by the reading for the incident, and by no other.
+    let (agent, unreadable) = agent(&["--interval", "300s"], None)?;
+    agent.wait_for(
+        "the first reading",
+        Duration::from_secs(15),
+        of_type("self"),
+    )?;
+    let told = |file: Option<&str>| -> Result<(bool, bool)> {
+        let cgroup = Cgroup::new("unread-incident")?;
+        let bytes = (8 * MIB).to_string();
+        let mut beside = Workload::start(&cgroup, &["touch", "--bytes", &bytes])?;
+        beside.report()?;
+        let refused = agent.refused();
+        set(&unreadable, file);
+        let pid = run_into_limit(&cgroup, b"mt-unread")?;
         let incident = of_victim(&agent, pid)?;
-        let victim = victim(&incident, pid)?;
-        assert_eq!(victim["cgroup"], cgroup.path(), "{file} {lost}: {incident}");
-        ensure!(victim["anon_bytes"].as_u64() > Some(16 * MIB), "{incident}");
-        agent.stop()?;
+        set(&unreadable, None);
+        let read = agent.refused() > refused;
+        assert_eq!(read, file.is_some(), "{file:?} was not read");
+        let growers = incident["evidence"]["growers"].as_array();
+        let growers = growers.with_context(|| format!("no growers: {incident}"))?;
+        ensure!(
+            growers.iter().any(|grower| grower["pid"] == pid),
+            "{incident}"
+        );
+        let is_told = growers.iter().any(|grower| grower["pid"] == beside.pid());
+        beside.success()?;
+        Ok((is_told, incident["group_kill"].is_boolean()))
+    };
+    assert_eq!(told(None)?, (true, true));
+    assert_eq!(told(Some("cgroup.procs"))?, (false, true));
+    // v1 has no such file: nobody is killed as a group there.
+    if Hierarchy::find()?.version == Version::V2 {
+        assert_eq!(told(Some("memory.oom.group"))?, (true, false));
     }
-    Ok(())
+    agent.stop().map(drop)
 }
 
 #[test]

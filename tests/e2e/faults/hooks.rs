@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memtrace_tests::agent::{self, Agent, about, of_type};
+use memtrace_tests::agent::{self, Agent, about, number, of_type};
 use memtrace_tests::backend::{free_port, request};
 use memtrace_tests::cgroup::Cgroup;
-use memtrace_tests::incident::{is_complete, victim, victims};
+use memtrace_tests::incident::{is_complete, of_victim, victim, victims};
+use memtrace_tests::machine::MIB;
 use memtrace_tests::refused_calls::{Call, Kind, Refusals};
+use memtrace_tests::workload::Workload;
 use nix::errno::Errno;
 use serde_json::Value;
 
@@ -38,7 +40,7 @@ const fn hook(probe: &'static str, programs: &'static [&'static str], nth: usize
 const fn refinement(probe: &'static str, programs: &'static [&'static str]) -> Hook {
     Hook {
         essential: false,
-        ..hook(probe, programs, 0)
+        ..hook(probe, programs, ANY)
     }
 }
 
@@ -164,8 +166,9 @@ fn doctor_names_each_hook_that_fails_with_its_cause_and_no_other() -> Result<()>
 
 #[test]
 fn a_hook_that_fails_costs_its_own_signal_and_nothing_else() -> Result<()> {
-    let usual = Agent::start(&[])?;
-    let told = Told::by(&usual)?;
+    let port = free_port()?;
+    let usual = Agent::start(&["--listen", &format!("127.0.0.1:{port}")])?;
+    let told = Told::by(&usual, port)?;
     let start = usual.last(of_type("start")).context("no start line")?;
     usual.stop()?;
     for hook in HOOKS.iter().step_by(super::step()) {
@@ -190,15 +193,14 @@ fn fails(hook: Hook, usual: &Told) -> Result<()> {
     ensure!(start["probes"][hook.probe].is_null(), "{start}");
     let warned = agent.stderr().contains(hook.probe);
     assert_eq!(warned, hook.essential, "{}", agent.stderr());
-    let (_, status) = request(port, "GET", "/status", "")?;
-    let status: Value = serde_json::from_str(&status)?;
+    let status = status(port)?;
     let mut probes = status["probes"].as_array().context("no probes")?.iter();
     let probe = probes.find(|probe| probe["probe"] == hook.probe);
     let probe = probe.context("not in /status")?;
     ensure!(probe["hook"].is_null(), "{probe}");
     ensure!(probe["rejected"].to_string().contains(REFUSAL), "{probe}");
 
-    assert_eq!(Told::by(&agent)?, usual.without(hook.probe));
+    assert_eq!(Told::by(&agent, port)?, usual.without(hook.probe));
     if hook.probe == "fault.user" {
         let stderr = agent.stderr();
         ensure!(stderr.contains("no stacks of resident memory"), "{stderr}");
@@ -206,28 +208,48 @@ fn fails(hook: Hook, usual: &Told) -> Result<()> {
     agent.stop().map(drop)
 }
 
-/// Which signals came of one kill in one cgroup.
+fn status(port: u16) -> Result<Value> {
+    let (_, status) = request(port, "GET", "/status", "")?;
+    serde_json::from_str(&status).with_context(|| status.clone())
+}
+
+/// Which signals came of a kill, of that of a child that executed nothing, and of a cgroup that was gone at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Told {
     kill_line: bool,
     /// Otherwise a kill that the kernel counted is told as missed.
     incident: bool,
     limit: bool,
+    /// The kernel said whose limit it was.
+    oom_control: bool,
+    request: bool,
+    badness: bool,
     killed: bool,
     executable: bool,
     command_line: bool,
+    /// A child that executes nothing is told with what its parent was started as.
+    inherited: bool,
     heap: bool,
     reclaim: bool,
     execs: bool,
     exits: bool,
     died: bool,
-    /// The cgroup was seen to come and to go.
+    /// The cgroup is told as of its birth, not as of memtrace's start.
     born: bool,
     gone: bool,
+    /// A cgroup is told that came and went between two readings.
+    brief: bool,
+    stacks: bool,
 }
 
 impl Told {
-    fn by(agent: &Agent) -> Result<Self> {
+    fn by(agent: &Agent, port: u16) -> Result<Self> {
+        let start = agent.last(of_type("start")).context("no start line")?;
+        // All that follows until the kill begins right behind a reading.
+        agent.wait_intervals(0)?;
+        let brief = Cgroup::new("hook-brief")?;
+        let brief_id = brief.id()?;
+        brief.remove()?;
         let cgroup = Cgroup::new("hook-fails")?;
         let id = cgroup.id()?;
         let pid = run_into_limit(&cgroup, b"mt-hook-fails")?;
@@ -237,6 +259,7 @@ impl Told {
             missed || is_complete(line) && victim(line, pid).is_ok()
         })?;
         let missed = seen["kind"] == "missed_kills";
+        let inherited = !missed && is_told_as_its_parent(agent)?;
         agent.wait_intervals(1)?;
         let lost = agent.last(of_type("self")).context("no self line")?["lost"].clone();
         ensure!(
@@ -247,11 +270,12 @@ impl Told {
             |line: &Value| line["kind"] == "missed_kills" && line["charged"]["cgroup_id"] == id;
         assert_eq!(agent.all(about_it).len(), usize::from(missed));
         let line = agent.last(about("cgroup", id)).context("no cgroup line")?;
+        assert_eq!(line["cgroup"], path.as_str(), "{line}");
         cgroup.remove()?;
         let gone = agent.wait_for("the end of the cgroup", Duration::from_secs(10), |line| {
             about("cgroup", id)(line) && line["removed"] == true
         });
-        let of_victim = victims(&seen).first().cloned().unwrap_or_default();
+        let killed = victims(&seen).first().cloned().unwrap_or_default();
         let has = |field: &str| line[field].is_u64();
         let is_kill = |line: &Value| of_type("oom_kill")(line) && line["victim_pid"] == pid;
         let heap = [
@@ -265,20 +289,34 @@ impl Told {
             let same = fields.iter().all(|field| has(field) == has(fields[0]));
             ensure!(same, "a part of {fields:?}: {line}");
         }
+        let asked = &seen["request"];
+        let request = ["order", "gfp_mask", "total_bytes"].map(|field| asked[field].is_i64());
+        ensure!(
+            request.iter().all(|told| *told == request[0]),
+            "a part of the request: {seen}"
+        );
+        let was_brief =
+            agent.all(|line| about("cgroup", brief_id)(line) && line["removed"] == true);
         Ok(Self {
             kill_line: !agent.all(is_kill).is_empty(),
             incident: !missed,
             limit: seen["charged"]["limit_bytes"].is_u64(),
-            killed: of_victim["killed"] == true,
-            executable: of_victim["executable"].is_string(),
-            command_line: of_victim["command_line"].is_string(),
+            oom_control: seen["charged"]["known_by"] == "oom_control",
+            request: request[0],
+            badness: killed["badness"].is_i64(),
+            killed: killed["killed"] == true,
+            executable: killed["executable"].is_string(),
+            command_line: killed["command_line"].is_string(),
+            inherited,
             heap: heap.into_iter().all(has),
             reclaim: reclaim.into_iter().all(has),
             execs: has("execs"),
             exits: has("exits"),
-            died: of_victim["died"].is_string(),
-            born: line["cgroup"] == path.as_str(),
+            died: killed["died"].is_string(),
+            born: line["since"] != start["time"],
             gone: gone.is_ok(),
+            brief: !was_brief.is_empty(),
+            stacks: status(port)?["stacks"].is_object(),
         })
     }
 
@@ -289,22 +327,60 @@ impl Told {
             "oom.mark_victim" => vec![
                 &mut left.kill_line,
                 &mut left.incident,
+                &mut left.oom_control,
+                &mut left.request,
+                &mut left.badness,
                 &mut left.killed,
                 &mut left.executable,
                 &mut left.command_line,
+                &mut left.inherited,
                 &mut left.died,
             ],
+            "oom.kill_process" => {
+                vec![&mut left.oom_control, &mut left.request, &mut left.badness]
+            }
             "oom.signal" => vec![&mut left.killed],
-            "oom.command_exec" => vec![&mut left.executable, &mut left.command_line],
+            "oom.command_exec" => vec![
+                &mut left.executable,
+                &mut left.command_line,
+                &mut left.inherited,
+            ],
+            "oom.command_fork" => vec![&mut left.inherited],
+            "lifecycle.cgroup_mkdir" => vec![&mut left.born, &mut left.brief],
             "lifecycle.process_exec" => vec![&mut left.execs],
             "lifecycle.process_exit" => vec![&mut left.exits, &mut left.died],
             _ if probe.starts_with("reclaim.") => vec![&mut left.reclaim],
+            "fault.user" => vec![&mut left.stacks],
             _ if probe.starts_with("heap.") => vec![&mut left.heap],
-            _ => Vec::new(),
+            // The kernel reaps nobody who dies within two seconds (`OOM_REAPER_DELAY`).
+            "oom.reaped" => Vec::new(),
+            // The end of a cgroup is found by the next reading, at the latest.
+            "lifecycle.cgroup_rmdir" => Vec::new(),
+            // Counts the pages that the kernel touches for a process: none of the victim's memory.
+            "fault.kernel" => Vec::new(),
+            other => unreachable!("what {other} costs is not written down"),
         };
         for field in lost {
             *field = false;
         }
         left
     }
+}
+
+/// Kills a child that executed nothing; whether the incident has its parent's command line.
+fn is_told_as_its_parent(agent: &Agent) -> Result<bool> {
+    let cgroup = Cgroup::new("hook-child")?;
+    cgroup.limit(32 * MIB)?;
+    let bytes = (128 * MIB).to_string();
+    let mut parent = Workload::start(&cgroup, &["child-first", "--bytes", &bytes])?;
+    let child = u32::try_from(number(&parent.report()?, "child")?)?;
+    parent.resume()?;
+    let end = parent.report()?;
+    assert_eq!(end["signal"], libc::SIGKILL, "{end}");
+    let incident = of_victim(agent, child)?;
+    parent.success()?;
+    let victim = victim(&incident, child)?;
+    let line = victim["command_line"].as_str();
+    assert_eq!(line.is_some(), victim["executable"].is_string(), "{victim}");
+    Ok(line.is_some_and(|line| line.contains("child-first")))
 }

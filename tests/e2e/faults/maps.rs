@@ -115,7 +115,12 @@ fn full_maps_cost_counters_and_no_kill() -> Result<()> {
     of_victim(&agent, pid)?;
     agent.wait_intervals(1)?;
     let own = agent.last(of_type("self")).context("no self line")?;
-    for cause in ["cgroup_not_tracked", "command_map_full"] {
+    for cause in [
+        "cgroup_not_tracked",
+        "cgroup_map_full",
+        "process_map_full",
+        "command_map_full",
+    ] {
         ensure!(own["lost"][cause].as_u64() > Some(0), "{cause}: {own}");
     }
     agent.stop().map(drop)

@@ -7,6 +7,8 @@ mod files;
 mod hooks;
 mod killed;
 mod maps;
+mod procfs;
+mod rings;
 mod state;
 mod suspended;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memtrace_tests::agent::{Agent, of_type, run, text};
+use memtrace_tests::agent::{Agent, number, of_type, run, text};
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::incident::of_victim;
 use memtrace_tests::machine::{MIB, oom_kills, poll};
@@ -47,8 +47,8 @@ fn files(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Has state of every kind: an incident, growth that is judged, a history.
-fn filled(state: &Path) -> Result<()> {
+/// Has state of every kind: an incident, growth that is judged, a history. Gives the id of the incident.
+fn filled(state: &Path) -> Result<String> {
     let path = state.to_str().context("no text")?;
     let agent = Agent::start(&[
         "--state-dir",
@@ -63,10 +63,11 @@ fn filled(state: &Path) -> Result<()> {
     let rate = (2 * MIB).to_string();
     let leak = ["leak", "--calm-ms", "0", "--bytes-per-second", &rate];
     let workload = Workload::start(&cgroup, &leak)?;
-    incident(&agent)?;
+    let id = incident(&agent)?;
     agent.wait_intervals(20)?;
     workload.success()?;
-    agent.stop().map(drop)
+    agent.stop()?;
+    Ok(id)
 }
 
 /// Fills the store with copies of an incident, nearly to its cap.
@@ -132,62 +133,188 @@ fn a_full_store_is_read_by_an_agent_that_has_less_memory() -> Result<()> {
     agent.stop().map(drop)
 }
 
+type Damage = fn(&Path) -> std::io::Result<()>;
+
+const WAYS: [(&str, Damage); 5] = [
+    ("noise", |path| {
+        let mut bytes = fs::read(path)?;
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            *byte ^= (index as u8).wrapping_mul(31) | 1;
+        }
+        fs::write(path, bytes)
+    }),
+    ("nothing", |path| fs::write(path, b"")),
+    ("a half", |path| {
+        let bytes = fs::read(path)?;
+        fs::write(path, &bytes[..bytes.len() / 2])
+    }),
+    ("a directory", |path| {
+        fs::remove_file(path)?;
+        fs::create_dir(path)
+    }),
+    ("a link", |path| {
+        fs::remove_file(path)?;
+        symlink("/dev/zero", path)
+    }),
+];
+
+/// What is said of a state directory: by `memtrace incidents`, and by an agent that starts with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Said {
+    damaged_records: bool,
+    growth_store_damaged: u64,
+    timeline_store_damaged: u64,
+    /// That kills came while no memtrace ran.
+    absence: bool,
+    kernel_count_not_saved: bool,
+    /// That another agent may have the directory.
+    not_locked: bool,
+}
+
+/// Of one that is whole.
+const WHOLE: Said = Said {
+    damaged_records: false,
+    growth_store_damaged: 0,
+    timeline_store_damaged: 0,
+    absence: true,
+    kernel_count_not_saved: false,
+    not_locked: false,
+};
+
+/// Files of one kind, each damaged in one way, and what is said of that.
+struct Case {
+    name: String,
+    damaged: Vec<(PathBuf, Damage)>,
+    said: Said,
+}
+
+fn cases(source: &Path) -> Result<Vec<Case>> {
+    let mut found = Vec::new();
+    files(source, &mut found)?;
+    let found = found
+        .iter()
+        .map(|path| Ok(path.strip_prefix(source)?.to_owned()));
+    let all = found.collect::<Result<Vec<PathBuf>>>()?;
+    let of_store = |store: &str| -> Vec<PathBuf> {
+        let files = all.iter().filter(|file| file.starts_with(store));
+        files.cloned().collect()
+    };
+    let (growth, timelines) = (of_store("growth"), of_store("timelines"));
+    ensure!(growth.len().min(timelines.len()) >= WAYS.len(), "{all:?}");
+    let each = WAYS.len() as u64;
+    let growth_damaged = Said {
+        growth_store_damaged: each,
+        ..WHOLE
+    };
+    let timelines_damaged = Said {
+        timeline_store_damaged: each,
+        ..WHOLE
+    };
+    let mut cases = Vec::new();
+    for (shards, said) in [(&growth, growth_damaged), (&timelines, timelines_damaged)] {
+        let ways = WAYS.map(|(_, damage)| damage);
+        cases.push(Case {
+            name: format!("some of {}", shards[0].display()),
+            damaged: shards.iter().cloned().zip(ways).collect(),
+            said,
+        });
+    }
+    for (way, damage) in WAYS {
+        let mut add = |files: &[PathBuf], said: Said| {
+            cases.push(Case {
+                name: format!("{way} in {} files: {}", files.len(), files[0].display()),
+                damaged: files.iter().map(|file| (file.clone(), damage)).collect(),
+                said,
+            });
+        };
+        let everything = Said {
+            damaged_records: way != "nothing",
+            growth_store_damaged: growth.len() as u64,
+            timeline_store_damaged: timelines.len() as u64,
+            absence: false,
+            kernel_count_not_saved: way == "a directory",
+            // What the lock says is only for messages.
+            not_locked: ["a directory", "a link"].contains(&way),
+        };
+        add(&all, everything);
+        let Said {
+            damaged_records,
+            kernel_count_not_saved,
+            not_locked,
+            ..
+        } = everything;
+        add(
+            &["incidents/00000001.jsonl".into()],
+            Said {
+                damaged_records,
+                ..WHOLE
+            },
+        );
+        add(
+            &["agent.lock".into()],
+            Said {
+                not_locked,
+                ..WHOLE
+            },
+        );
+        let not_counted = Said {
+            absence: false,
+            kernel_count_not_saved,
+            ..WHOLE
+        };
+        add(&["kernel-count.json".into()], not_counted);
+    }
+    Ok(cases)
+}
+
 #[test]
 fn state_that_is_damaged_in_any_way_costs_itself_and_no_new_incident() -> Result<()> {
-    type Damage = fn(&Path) -> std::io::Result<()>;
-    let ways: [(&str, Damage); 5] = [
-        ("noise", |path| {
-            let mut bytes = fs::read(path)?;
-            for (index, byte) in bytes.iter_mut().enumerate() {
-                *byte ^= (index as u8).wrapping_mul(31) | 1;
-            }
-            fs::write(path, bytes)
-        }),
-        ("nothing", |path| fs::write(path, b"")),
-        ("a half", |path| {
-            let bytes = fs::read(path)?;
-            fs::write(path, &bytes[..bytes.len() / 2])
-        }),
-        ("a directory", |path| {
-            fs::remove_file(path)?;
-            fs::create_dir(path)
-        }),
-        ("a link", |path| {
-            fs::remove_file(path)?;
-            symlink("/dev/zero", path)
-        }),
-    ];
-    let source = tempfile::tempdir()?;
-    filled(source.path())?;
-    let mut kinds = Vec::new();
-    files(source.path(), &mut kinds)?;
-    ensure!(kinds.len() > 3, "{kinds:?}");
-    for (way, damage) in ways {
-        let directory = tempfile::tempdir()?;
-        let state = directory.path();
-        copy(source.path(), state)?;
-        let mut damaged = Vec::new();
-        files(state, &mut damaged)?;
-        for path in &damaged {
-            // Who holds the directory is told by a lock, not by what the file says.
-            if path.file_name().is_some_and(|name| name == "lock") && path.extension().is_none() {
-                continue;
-            }
-            damage(path).with_context(|| format!("{way}: {}", path.display()))?;
-        }
-        let path = state.to_str().context("no text")?;
-        let agent = Agent::start(&["--state-dir", path]).with_context(|| way.to_owned())?;
-        let id = incident(&agent)?;
-        wait_stored(state, &id).with_context(|| way.to_owned())?;
-        agent.wait_intervals(1)?;
-        let own = agent.last(of_type("self")).context("no self line")?;
-        let damaged = |store: &str| own["lost"][format!("{store}_store_damaged")].as_u64();
-        if way != "a link" {
-            let told = damaged("growth") > Some(0) || damaged("timeline") > Some(0);
-            ensure!(told, "{way}: {own}");
-        }
-        agent.stop().with_context(|| way.to_owned())?;
-        ensure!(is_stored(state, &id)?, "{way}");
+    let directory = tempfile::tempdir()?;
+    let source = directory.path();
+    let old = filled(source)?;
+    looked_now(source)?;
+    run_into_limit(&Cgroup::new("absence")?, b"mt-absence")?;
+    for case in cases(source)?.into_iter().step_by(super::step()) {
+        costs_itself(source, &old, &case).with_context(|| case.name.clone())?;
+    }
+    Ok(())
+}
+
+fn costs_itself(source: &Path, old: &str, case: &Case) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let state = directory.path();
+    copy(source, state)?;
+    for (file, damage) in &case.damaged {
+        damage(&state.join(file)).with_context(|| file.display().to_string())?;
+    }
+    let path = state.to_str().context("no text")?;
+    let listed = run(&["incidents", "--json", "--state-dir", path])?;
+    let agent = Agent::start(&["--state-dir", path, "--interval", "200ms"])?;
+    let id = incident(&agent)?;
+    wait_stored(state, &id)?;
+    if case.said.kernel_count_not_saved {
+        agent.wait_for("the counter", Duration::from_secs(15), |line| {
+            of_type("self")(line) && line["lost"]["kernel_count_not_saved"].as_u64() > Some(0)
+        })?;
+    }
+    agent.wait_intervals(1)?;
+    let own = agent.last(of_type("self")).context("no self line")?;
+    let lost = |cause: &str| number(&own["lost"], cause);
+    let absence = agent.all(|line| line["kernel_counts"]["not_running_since"].is_string());
+    let said = Said {
+        damaged_records: String::from_utf8_lossy(&listed.stderr).contains("damaged records"),
+        growth_store_damaged: lost("growth_store_damaged")?,
+        timeline_store_damaged: lost("timeline_store_damaged")?,
+        absence: !absence.is_empty(),
+        kernel_count_not_saved: lost("kernel_count_not_saved")? > 0,
+        not_locked: agent.stderr().contains("uses the same --state-dir"),
+    };
+    assert_eq!(said, case.said, "{}: {own}", case.name);
+    agent.stop()?;
+    ensure!(is_stored(state, &id)?, "the new incident is not there");
+    let of_incidents = |(file, _): &(PathBuf, Damage)| file.starts_with("incidents");
+    if !case.damaged.iter().any(of_incidents) {
+        ensure!(is_stored(state, old)?, "the old incident is gone");
     }
     Ok(())
 }

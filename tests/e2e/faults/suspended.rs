@@ -53,7 +53,7 @@ fn kills_and_growth_while_it_is_stopped_are_told_as_they_were() -> Result<()> {
     storm.end()?;
 
     assert_eq!(counted, expected.len() as u64);
-    all_accounted(&agent, &expected)?;
+    assert_eq!(all_accounted(&agent, &expected)?, 0, "missed");
     // Kernel time: when it happened, not when it was told.
     let after = agent.all(is_complete);
     let while_stopped = after.iter().filter(|incident| {
@@ -99,7 +99,7 @@ fn with_next_to_no_cpu_time_incidents_are_late_but_whole() -> Result<()> {
     let mut storm = Storm::prepare(10, 6)?;
     storm.begin()?;
     let expected = storm.victims()?;
-    all_accounted(&agent, &expected)?;
+    assert_eq!(all_accounted(&agent, &expected)?, 0, "missed");
     storm.end()?;
     let own = agent.last(of_type("self")).context("no self line")?;
     for cause in [
@@ -131,7 +131,7 @@ fn an_agent_of_32_mib_outlives_kills_among_hundreds_of_cgroups() -> Result<()> {
     let mut storm = Storm::prepare(20, 10)?;
     storm.begin()?;
     let expected = storm.victims()?;
-    all_accounted(&agent, &expected)?;
+    assert_eq!(all_accounted(&agent, &expected)?, 0, "missed");
     storm.end()?;
     agent.wait_intervals(2)?;
     assert_eq!(room.oom_kills()?, 0, "the agent's own cgroup");
@@ -205,8 +205,9 @@ fn a_kill_after_the_clock_was_stepped_has_the_new_time() -> Result<()> {
     agent.stop().map(drop)
 }
 
-/// Waits until each of these processes was told as a victim, once, or its cgroup's kill as missed.
-fn all_accounted(agent: &Agent, expected: &BTreeMap<u32, String>) -> Result<()> {
+/// Waits until each of these processes was told as a victim, once, or its cgroup's kill as missed; gives how
+/// many were missed.
+pub(super) fn all_accounted(agent: &Agent, expected: &BTreeMap<u32, String>) -> Result<u64> {
     let paths: BTreeSet<&str> = expected.values().map(String::as_str).collect();
     let mut told = Vec::new();
     let mut missed = 0;
@@ -237,7 +238,7 @@ fn all_accounted(agent: &Agent, expected: &BTreeMap<u32, String>) -> Result<()> 
         "{missed} missed"
     );
     println!("{} told, {missed} missed", told.len());
-    Ok(())
+    Ok(missed)
 }
 
 fn number_of(variable: &str, usual: u64) -> Result<u64> {

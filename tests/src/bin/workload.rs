@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use memtrace_tests::calls::{Caller, touch};
+use memtrace_tests::calls::{Caller, touch, touch_shared};
 use memtrace_tests::machine::{MIB, PAGE};
 use memtrace_tests::processes::{self, join, pause, report, set_comm};
 use nix::sys::wait::{WaitStatus, wait};
@@ -64,6 +64,9 @@ fn run(command: &str, options: &[OsString]) -> Result<()> {
         "oom" => {
             if let Ok(calm) = number(options, "--calm-ms") {
                 std::thread::sleep(std::time::Duration::from_millis(calm));
+            }
+            if let Ok(shared) = number(options, "--shared-bytes") {
+                touch_shared(shared)?;
             }
             let pages = touch(number(options, "--bytes")?)?;
             bail!("alive after writing {pages} pages");

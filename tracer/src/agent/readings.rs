@@ -144,8 +144,13 @@ impl Readings {
         let Some(watched) = self.watched.get_mut(&id) else {
             return Vec::new();
         };
-        let pids = watched.reader.pids(most, &mut self.buffer);
-        pids.map(|pids| pids.pids).unwrap_or_default()
+        match watched.reader.pids(most, &mut self.buffer) {
+            Ok(pids) => pids.pids,
+            Err(error) => {
+                self.failed += u64::from(!error.is_gone());
+                Vec::new()
+            }
+        }
     }
 
     /// `memory.oom.group` of a cgroup; always `false` on v1, which has none.
