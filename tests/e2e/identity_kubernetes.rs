@@ -14,24 +14,24 @@ use memtrace_tests::workload::Workload;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-const NODE: &str = "node-of-tests";
+pub const NODE: &str = "node-of-tests";
 const TOKEN: &str = "a-token-that-is-never-told";
 const LIMIT: u64 = 32 * MIB;
 const TOO_MUCH: &str = "134217728";
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// A pod of a Deployment with one container, which the kubelet has started.
-struct Pod {
+pub struct Pod {
     uid: String,
     id: String,
     /// Of the container; those above are kept as long.
-    cgroup: Cgroup,
+    pub cgroup: Cgroup,
     _above: [Cgroup; 2],
 }
 
 impl Pod {
     /// `digit` tells the tests' pods apart.
-    fn new(purpose: &str, digit: char) -> Result<Self> {
+    pub fn new(purpose: &str, digit: char) -> Result<Self> {
         let hex = |count: usize| digit.to_string().repeat(count);
         let uid = format!("{}-{}-{}-{}-{}", hex(8), hex(4), hex(4), hex(4), hex(12));
         let id = hex(64);
@@ -47,7 +47,8 @@ impl Pod {
         })
     }
 
-    fn object(&self) -> Value {
+    /// As the kubelet tells it.
+    pub fn object(&self) -> Value {
         let id = format!("containerd://{}", self.id);
         json!({
             "kind": "Pod", "apiVersion": "v1",
@@ -108,7 +109,7 @@ fn wait_for_name(agent: &Agent, cgroup: &Cgroup) -> Result<Value> {
     })
 }
 
-fn kill_in(agent: &Agent, cgroup: &Cgroup) -> Result<(u32, Value)> {
+pub fn kill_in(agent: &Agent, cgroup: &Cgroup) -> Result<(u32, Value)> {
     let workload = Workload::start(cgroup, &["oom", "--bytes", TOO_MUCH])?;
     let pid = workload.pid();
     let end = workload.end()?;

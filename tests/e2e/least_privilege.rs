@@ -1,21 +1,23 @@
-//! With the capabilities that the unit and the manifests ask for, and no others, everything works.
+//! With the capabilities that the unit and the manifests ask for, and no others, everything works; without any
+//! one of them something does not.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memtrace_tests::agent::{Agent, number, of_type};
+use memtrace_tests::agent::{Agent, about, command, number, of_type};
 use memtrace_tests::backend::{self, free_port, scraped};
-use memtrace_tests::capability::{Capability, mask};
+use memtrace_tests::capability::{self, Capability, mask};
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::containerd::Containerd;
 use memtrace_tests::incident::{of_victim, victim};
 use memtrace_tests::machine::{self, MIB, PAGE, poll};
 use memtrace_tests::workload::{Workload, join_before_exec};
+use nix::sys::resource::{Resource, setrlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -26,18 +28,32 @@ const LIMIT: u64 = 32 * MIB;
 const TOO_MUCH: &str = "134217728";
 const NOBODY: u32 = 65534;
 
-/// What the unit lets the agent keep.
-fn asked_for() -> Result<Vec<Capability>> {
+/// Names of what the unit lets the agent keep.
+fn of_unit() -> Result<Vec<&'static str>> {
     let line = UNIT
         .lines()
         .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
     let names = line.context("the unit has no CapabilityBoundingSet")?;
-    let mut names: Vec<&str> = names.split_whitespace().collect();
-    // BPF maps are locked memory there.
+    Ok(names.split_whitespace().collect())
+}
+
+/// What the agent is to be given on this kernel.
+fn asked_for() -> Result<Vec<Capability>> {
+    let mut names = of_unit()?;
+    // BPF maps are locked memory there, of which the unit allows any amount.
     if machine::kernel_before(5, 11) {
         names.push("CAP_SYS_RESOURCE");
     }
     names.into_iter().map(Capability::named).collect()
+}
+
+/// All of that but one.
+fn all_but(name: &str) -> Result<Vec<Capability>> {
+    let all = asked_for()?;
+    let left = all.iter().filter(|one| one.name != name).cloned();
+    let left: Vec<Capability> = left.collect();
+    ensure!(left.len() + 1 == all.len(), "{name} is not asked for");
+    Ok(left)
 }
 
 fn confined(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Agent> {
@@ -63,6 +79,14 @@ fn workload_of_all() -> Result<(TempDir, PathBuf)> {
     fs::copy(machine::workload()?, &copy)?;
     fs::set_permissions(&copy, all())?;
     Ok((directory, copy))
+}
+
+/// A workload of a user who is not root.
+fn start_as_nobody(program: &Path, cgroup: &Cgroup, arguments: &[&str]) -> Result<Workload> {
+    let mut command = Command::new(program);
+    join_before_exec(&mut command, cgroup)?;
+    command.args(arguments).uid(NOBODY).gid(NOBODY);
+    Workload::spawn(command)
 }
 
 /// The incident of that victim, which must have what it ran.
@@ -101,12 +125,7 @@ fn few_capabilities_tell_growth_and_kill_of_another_user_with_its_command() -> R
     let (_directory, program) = workload_of_all()?;
     let cgroup = Cgroup::new("least")?;
     cgroup.limit(LIMIT)?;
-    let start = |arguments: &[&str]| -> Result<Workload> {
-        let mut command = Command::new(&program);
-        join_before_exec(&mut command, &cgroup)?;
-        command.args(arguments).uid(NOBODY).gid(NOBODY);
-        Workload::spawn(command)
-    };
+    let start = |arguments: &[&str]| start_as_nobody(&program, &cgroup, arguments);
     // Of a process older than the agent only /proc has the command, which is closed to other users.
     let mut older = start(&["child-first", "--bytes", TOO_MUCH])?;
     let child = number(&older.report()?, "child")?;
@@ -136,6 +155,144 @@ fn few_capabilities_tell_growth_and_kill_of_another_user_with_its_command() -> R
     let killed = start(&["oom", "--bytes", TOO_MUCH])?;
     let incident = has_command(&agent, killed.pid(), &program, "oom")?;
     assert_eq!(incident["charged"]["limit_bytes"], LIMIT, "{incident}");
+    agent.stop().map(drop)
+}
+
+#[test]
+fn doctor_names_the_one_that_is_missing_and_the_kernel_hooks_nothing_without_the_first_two()
+-> Result<()> {
+    for name in of_unit()? {
+        let mut doctor = command(&["doctor", "--json"])?;
+        capability::only(&mut doctor, &all_but(name)?)?;
+        let output = doctor.output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let found: Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("without {name} it tells no findings: {errors}"))?;
+        let problems = found["problems"].as_array().context("no problems")?;
+        let missing: Vec<&str> = problems
+            .iter()
+            .filter_map(Value::as_str)
+            .filter(|problem| problem.starts_with("CAP_"))
+            .collect();
+        let is_named = |problem: &&str| problem.starts_with(&format!("{name} is missing: "));
+        ensure!(
+            missing.len() == 1 && missing.iter().all(is_named),
+            "{name}: {found}"
+        );
+        let to_run = ["CAP_BPF", "CAP_PERFMON"].contains(&name);
+        let (verdict, code) = if to_run {
+            ("cannot_run", 2)
+        } else {
+            ("degraded", 1)
+        };
+        assert_eq!(found["verdict"], verdict, "{name}: {found}");
+        assert_eq!(output.status.code(), Some(code), "{name}: {found}");
+        let probes = found["probes"].as_array().context("no probes")?;
+        let hooks = probes.iter().any(|probe| probe["hook"].is_string());
+        assert_eq!(hooks, !to_run, "{name}: {found}");
+    }
+    Ok(())
+}
+
+/// Exit code and stderr of a short run.
+fn ended_run(prepare: impl FnOnce(&mut Command) -> Result<()>) -> Result<(Option<i32>, String)> {
+    let state = tempfile::tempdir()?;
+    let mut run = command(&["run", "--output", "none", "--duration", "1s"])?;
+    run.arg("--state-dir").arg(state.path());
+    prepare(&mut run)?;
+    let output = run.output()?;
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    Ok((output.status.code(), errors))
+}
+
+#[test]
+fn without_bpf_or_perfmon_it_does_not_start_and_names_that_one() -> Result<()> {
+    for (name, other) in [("CAP_BPF", "CAP_PERFMON"), ("CAP_PERFMON", "CAP_BPF")] {
+        let left = all_but(name)?;
+        let (code, errors) = ended_run(|run| capability::only(run, &left))?;
+        assert_eq!(code, Some(77), "{errors}");
+        ensure!(
+            errors.contains(&format!("not permitted: {name} (")) && !errors.contains(other),
+            "{errors}"
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn before_5_11_it_does_not_start_without_sys_resource_and_names_the_limit_that_it_raises()
+-> Result<()> {
+    const USUAL: u64 = 64 << 10;
+    if !machine::kernel_before(5, 11) {
+        machine::skip("BPF maps are no locked memory here");
+        return Ok(());
+    }
+    let left = all_but("CAP_SYS_RESOURCE")?;
+    let (code, errors) = ended_run(|run| {
+        let limit = || Ok(setrlimit(Resource::RLIMIT_MEMLOCK, USUAL, USUAL)?);
+        // SAFETY: only setrlimit(2), which is safe after fork.
+        unsafe { run.pre_exec(limit) };
+        capability::only(run, &left)
+    })?;
+    assert_eq!(code, Some(1), "{errors}");
+    for told in ["the kernel refused memtrace's BPF maps", "CAP_SYS_RESOURCE"] {
+        ensure!(errors.contains(told), "no {told} in {errors}");
+    }
+    Ok(())
+}
+
+#[test]
+fn without_sys_ptrace_it_is_not_told_what_another_user_ran_before() -> Result<()> {
+    let (_directory, program) = workload_of_all()?;
+    let cgroup = Cgroup::new("untraced")?;
+    cgroup.limit(LIMIT)?;
+    let arguments = ["child-first", "--bytes", TOO_MUCH];
+    let mut older = start_as_nobody(&program, &cgroup, &arguments)?;
+    let child = u32::try_from(number(&older.report()?, "child")?)?;
+    let agent = Agent::start_confined(&all_but("CAP_SYS_PTRACE")?, &[], &[])?;
+    older.resume()?;
+    older.report()?;
+    let incident = of_victim(&agent, child)?;
+    let victim = victim(&incident, child)?;
+    assert_eq!(victim["uid"], NOBODY, "{incident}");
+    for field in ["executable", "command_line"] {
+        ensure!(victim[field].is_null(), "{field} is told: {incident}");
+    }
+    older.success()?;
+    agent.stop().map(drop)
+}
+
+#[test]
+fn without_dac_read_search_a_cgroup_that_its_user_closed_has_no_sizes_and_that_is_counted()
+-> Result<()> {
+    let cgroup = Cgroup::new("closed")?;
+    let (id, directory) = (cgroup.id()?, cgroup.directory());
+    chown(directory, Some(NOBODY), Some(NOBODY))?;
+    fs::set_permissions(directory, fs::Permissions::from_mode(0o700))?;
+    let grow = || Workload::start(&cgroup, &["touch", "--bytes", "16777216"]);
+    let is_about = |line: &Value| about("cgroup", id)(line) && line["removed"] != true;
+    let agent = confined(&[], &[])?;
+    let first = grow()?;
+    agent.wait_for("its size", Duration::from_secs(10), |line| {
+        is_about(line) && line["usage_bytes"].as_u64() >= Some(16 * MIB)
+    })?;
+    agent.stop()?;
+    first.success()?;
+
+    let agent = Agent::start_confined(&all_but("CAP_DAC_READ_SEARCH")?, &[], &[])?;
+    let mut second = grow()?;
+    second.report()?;
+    agent.wait_for("the loss", Duration::from_secs(10), |line| {
+        let failed = line["lost"]["cgroup_reading_failed"].as_u64();
+        of_type("self")(line) && failed > Some(0)
+    })?;
+    agent.wait_intervals(2)?;
+    // The kernel side counts there all the same.
+    let told = agent.all(is_about);
+    ensure!(!told.is_empty(), "nothing is told of it");
+    let sized = told.iter().find(|line| !line["usage_bytes"].is_null());
+    ensure!(sized.is_none(), "{sized:?}");
+    second.success()?;
     agent.stop().map(drop)
 }
 

@@ -35,6 +35,7 @@ mod otlp_profiles;
 mod otlp_tls;
 mod reclaim;
 mod report;
+mod secrets;
 mod security;
 mod stacks_agent;
 mod stacks_exact;

@@ -1,30 +1,32 @@
-//! What must not happen: listening unasked, secrets told, files outside the state directory, names that
-//! command a terminal or a page, a crowd that hides others. Privileges are in `least_privilege`, the
-//! socket's in `api`.
+//! What must not happen: listening unasked, files outside the state directory, names that command a terminal
+//! or a page, a crowd that hides others. Secrets are in `secrets`, privileges in `least_privilege`, a socket
+//! that is asked for in `api`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memtrace_tests::agent::{Agent, about, command, number, of_type, run, text};
-use memtrace_tests::backend::{free_port, request};
+use memtrace_tests::agent::{Agent, about, number, of_type, run, text};
+use memtrace_tests::backend::free_port;
 use memtrace_tests::cgroup::{Cgroup, unique};
-use memtrace_tests::incident::of_victim;
+use memtrace_tests::incident::{of_victim, victim};
+use memtrace_tests::kube_api::KubeApi;
 use memtrace_tests::machine::MIB;
 use memtrace_tests::workload::Workload;
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::json;
 
 use crate::api::ask;
+use crate::identity_kubernetes::{NODE, Pod, SOON, kill_in};
 use crate::oom::run_into_limit;
-
-/// In a header, in a URL behind the host, and on the command line of a process that is killed, where it is
-/// a number with zeros before it.
-const HEADER: &str = "header-f3b1c0de";
-const QUERY: &str = "query-f3b1c0de";
-const ARGUMENT: &str = "000000000000000700";
 
 /// Local addresses of the sockets of a process on which others can begin a conversation.
 fn listening(pid: u32) -> Result<Vec<String>> {
@@ -88,159 +90,78 @@ fn nothing_listens_but_what_was_asked_for() -> Result<()> {
     agent.stop().map(drop)
 }
 
-/// Everything that an agent tells in any way about one kill in a small cgroup.
-struct Told(Vec<(String, String)>);
-
-impl Told {
-    fn collect(arguments: &[&str]) -> Result<Self> {
-        let directory = tempfile::tempdir()?;
-        let path = |name: &str| directory.path().join(name).display().to_string();
-        let (state, socket) = (path("state"), path("run/agent.sock"));
-        let port = free_port()?;
-        let listen = format!("127.0.0.1:{port}");
-        let endpoint = format!("http://127.0.0.1:1/?token={QUERY}");
-        let headers = format!("authorization=Bearer%20{HEADER}");
-        let environment = [("OTEL_EXPORTER_OTLP_HEADERS", headers.as_str())];
-        let own = [
-            "--state-dir",
-            &state,
-            "--api-socket",
-            &socket,
-            "--listen",
-            &listen,
-        ];
-        let export = ["--otlp-endpoint", &endpoint];
-        let agent = Agent::start_with(&[&own, &export[..], arguments].concat(), &environment)?;
-        let cgroup = Cgroup::new("secret")?;
-        cgroup.limit(32 * MIB)?;
-        let life = ["oom", "--bytes", "134217728", "--calm-ms", ARGUMENT];
-        let workload = Workload::start(&cgroup, &life)?;
-        let pid = workload.pid();
-        ensure!(workload.end()?.killed(), "it lives on");
-        let id = of_victim(&agent, pid)?["id"]
-            .as_str()
-            .context("no id")?
-            .to_owned();
-        agent.wait_intervals(2)?;
-
-        let mut told = Vec::new();
-        for target in [
-            "/v1/agent".to_owned(),
-            "/v1/cgroups".to_owned(),
-            format!("/v1/cgroups/{}", cgroup.id()?),
-            "/v1/leaks".to_owned(),
-            "/v1/incidents".to_owned(),
-            format!("/v1/incidents/{id}"),
-        ] {
-            let (status, body) = ask(Path::new(&socket), "GET", &target)?;
-            ensure!(status == 200, "{target}: {status}: {body}");
-            told.push((target, body));
-        }
-        for target in ["/status", "/metrics", "/healthz", "/readyz"] {
-            told.push((target.to_owned(), request(port, "GET", target, "")?.1));
-        }
-        let mut show = command(&["config", "show"])?;
-        show.env("OTEL_EXPORTER_OTLP_HEADERS", &headers);
-        show.env("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint);
-        told.push(("config show".to_owned(), text(&show.output()?)?));
-        for arguments in [
-            &["incidents", "--json"][..],
-            &["incidents", "show", &id],
-            &["incidents", "show", &id, "--json"],
-            &["report", &id, "-o", &path("x.html"), "--socket", &socket],
-            &["report", &id, "-o", &path("x.md"), "--socket", &socket],
-            &["report", &id, "-o", &path("x.json"), "--socket", &socket],
-        ] {
-            let output = text(&run(&[arguments, &["--state-dir", &state]].concat())?)?;
-            told.push((arguments.join(" "), output));
-        }
-        let lines: Vec<String> = agent
-            .all(|_| true)
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        told.push(("stdout".to_owned(), lines.join("\n")));
-        told.push(("stderr".to_owned(), agent.stderr()));
-        agent.stop()?;
-        for file in files_below(directory.path())? {
-            let bytes = fs::read(&file)?;
-            told.push((
-                file.display().to_string(),
-                String::from_utf8_lossy(&bytes).into_owned(),
-            ));
-        }
-        Ok(Self(told))
-    }
-
-    /// Who tells this.
-    fn places_of(&self, secret: &str) -> Vec<&str> {
-        self.0
-            .iter()
-            .filter(|(_, text)| text.contains(secret))
-            .map(|(place, _)| place.as_str())
-            .collect()
-    }
+/// An agent that is not told where its socket is to be, with a `/run` of its own.
+fn start_with_the_usual_socket() -> Result<Agent> {
+    let own_run = || -> io::Result<()> {
+        let none = None::<&str>;
+        unshare(CloneFlags::CLONE_NEWNS)?;
+        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+        let (kind, options) = (Some("tmpfs"), Some("mode=755"));
+        mount(kind, "/run", kind, MsFlags::empty(), options)?;
+        Ok(())
+    };
+    Agent::start_prepared(&[], &[], |command| {
+        command.env_remove("MEMTRACE_API_SOCKET");
+        // SAFETY: only system calls, which are safe after fork.
+        unsafe { command.pre_exec(own_run) };
+        Ok(())
+    })
 }
 
-fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    let mut directories = vec![directory.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                directories.push(entry.path());
-            } else if kind.is_file() {
-                files.push(entry.path());
-            }
+#[test]
+fn what_listens_unasked_is_the_usual_socket_alone_and_roots_alone() -> Result<()> {
+    let agent = start_with_the_usual_socket()?;
+    let listens = listening(agent.pid())?;
+    assert_eq!(listens, ["unix /run/memtrace/agent.sock"]);
+
+    let directory = format!("/proc/{}/root/run/memtrace", agent.pid());
+    let directory = Path::new(&directory);
+    let socket = directory.join("agent.sock");
+    ensure!(
+        fs::symlink_metadata(&socket)?.file_type().is_socket(),
+        "no socket"
+    );
+    for (path, mode) in [(directory, 0o700), (socket.as_path(), 0o600)] {
+        let metadata = fs::symlink_metadata(path)?;
+        assert_eq!(metadata.mode() & 0o777, mode, "{}", path.display());
+        assert_eq!(metadata.uid(), 0, "{}", path.display());
+    }
+    let (status, body) = ask(&socket, "GET", "/v1/agent")?;
+    ensure!(status == 200, "{status}: {body}");
+    agent.stop().map(drop)
+}
+
+/// Files and directories.
+fn entries_below(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        entries.push(entry.path());
+        if entry.file_type()?.is_dir() {
+            entries.extend(entries_below(&entry.path())?);
         }
     }
+    Ok(entries)
+}
+
+pub fn files_below(directory: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = entries_below(directory)?;
+    files.retain(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file()));
     Ok(files)
 }
 
-#[test]
-fn no_secret_is_told_by_any_command_answer_log_or_file() -> Result<()> {
-    let told = Told::collect(&["--no-command-lines"])?;
-    for secret in [HEADER, QUERY, ARGUMENT] {
-        let places = told.places_of(secret);
-        ensure!(places.is_empty(), "{secret} is told by {places:?}");
-    }
-    // What is asked for is told, so the search finds what there is.
-    let told = Told::collect(&[])?;
-    let places = told.places_of(ARGUMENT);
-    for place in ["stdout", "incidents --json"] {
-        ensure!(
-            places.contains(&place),
-            "{place} does not tell it: {places:?}"
-        );
-    }
-    ensure!(told.places_of(HEADER).is_empty(), "the header is told");
-    Ok(())
-}
-
-#[test]
-fn names_that_climb_or_command_stay_in_the_state_directory_and_in_their_line() -> Result<()> {
-    let directory = tempfile::tempdir()?;
-    let state = directory.path().join("state");
-    let state = state.to_str().context("no text")?;
-    let page = directory.path().join("x.html");
-    let ticket = directory.path().join("x.md");
-    let agent = Agent::start(&["--state-dir", state])?;
-    // A name cannot have a slash; runtimes make names of containers of what users give them.
-    let name = format!("{}..\\..\u{1b}]0;mt\u{7}<script>mt", unique("climb"));
-    let cgroup = Cgroup::named(OsStr::from_bytes(name.as_bytes()))?;
-    let pid = run_into_limit(&cgroup, b"../\x1b[2J<b>")?;
-    let id = of_victim(&agent, pid)?["id"]
-        .as_str()
-        .context("no id")?
-        .to_owned();
-    agent.wait_for("an interval", Duration::from_secs(10), of_type("self"))?;
-    agent.stop()?;
-
-    for file in files_below(directory.path())? {
-        ensure!(file.starts_with(state), "{} is elsewhere", file.display());
-        let name = file
+/// The directory has nothing but the state directory, and that nothing by the name `climb`.
+fn assert_only_state_in(directory: &Path, state: &str) -> Result<()> {
+    let entries = entries_below(directory)?;
+    ensure!(
+        !files_below(Path::new(state))?.is_empty(),
+        "nothing is kept"
+    );
+    for entry in entries {
+        let is_above = Path::new(state).starts_with(&entry);
+        let is_elsewhere = !entry.starts_with(state) && !is_above;
+        ensure!(!is_elsewhere, "{} is elsewhere", entry.display());
+        let name = entry
             .file_name()
             .and_then(OsStr::to_str)
             .context("no name")?;
@@ -250,17 +171,22 @@ fn names_that_climb_or_command_stay_in_the_state_directory_and_in_their_line() -
             "{name:?}"
         );
     }
+    Ok(())
+}
 
-    let page_path = page.to_str().context("no text")?;
-    let ticket_path = ticket.to_str().context("no text")?;
+/// Whatever tells of the incident, which is about `climb`, does it without control characters and markup.
+fn assert_told_in_its_line(state: &str, id: &str) -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let (page, ticket) = (path("x.html"), path("x.md"));
     let mut texts = Vec::new();
     for arguments in [
         &["incidents"][..],
         &["incidents", "--json"],
-        &["incidents", "show", &id],
-        &["report", &id, "--socket", "none"],
-        &["report", &id, "--socket", "none", "-o", page_path],
-        &["report", &id, "--socket", "none", "-o", ticket_path],
+        &["incidents", "show", id],
+        &["report", id, "--socket", "none"],
+        &["report", id, "--socket", "none", "-o", &page],
+        &["report", id, "--socket", "none", "-o", &ticket],
     ] {
         let output = run(&[arguments, &["--state-dir", state]].concat())?;
         texts.push((arguments.join(" "), text(&output)?));
@@ -279,6 +205,72 @@ fn names_that_climb_or_command_stay_in_the_state_directory_and_in_their_line() -
     }
     ensure!(texts[0].1.contains("climb"), "{}", texts[0].1);
     Ok(())
+}
+
+#[test]
+fn names_that_climb_or_command_stay_in_the_state_directory_and_in_their_line() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let state = directory.path().join("state");
+    let state = state.to_str().context("no text")?;
+    let agent = Agent::start(&["--state-dir", state])?;
+    // A cgroup cannot have a slash in its name; pods and containers can say they do.
+    let name = format!("{}..\\..\u{1b}]0;mt\u{7}<script>mt", unique("climb"));
+    let cgroup = Cgroup::named(OsStr::from_bytes(name.as_bytes()))?;
+    let pid = run_into_limit(&cgroup, b"../\x1b[2J<b>")?;
+    let id = of_victim(&agent, pid)?["id"]
+        .as_str()
+        .context("no id")?
+        .to_owned();
+    agent.wait_for("an interval", Duration::from_secs(10), of_type("self"))?;
+    agent.stop()?;
+    assert_only_state_in(directory.path(), state)?;
+    assert_told_in_its_line(state, &id)
+}
+
+#[test]
+fn names_of_kubernetes_that_climb_or_command_stay_there_too() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let inner = directory.path().join("outer/inner");
+    fs::create_dir_all(&inner)?;
+    let state = inner.join("state");
+    let state = state.to_str().context("no text")?;
+    // No API server lets such names in; who answers in its place may say anything.
+    let absolute = directory.path().join("climb<script>mt");
+    let absolute = absolute.to_str().context("no text")?;
+    let container = "../climb\u{1b}]0;mt\u{7}<b>";
+    let api = KubeApi::start()?;
+    let pod = Pod::new("pod-of-security", '4')?;
+    let mut object = pod.object();
+    object["metadata"]["namespace"] = json!("../../climb");
+    object["metadata"]["name"] = json!(absolute);
+    object["spec"]["containers"][0]["name"] = json!(container);
+    object["status"]["containerStatuses"][0]["name"] = json!(container);
+    api.put(object)?;
+    let elsewhere = tempfile::tempdir()?;
+    let kubeconfig = elsewhere.path().join("kubeconfig");
+    fs::write(&kubeconfig, api.kubeconfig("any"))?;
+    let own = ["--state-dir", state, "--identity", "kubernetes"];
+    let arguments = [&own[..], &["--node-name", NODE]].concat();
+    let agent = Agent::start_prepared(&arguments, &[], |command| {
+        // What climbs from here is seen too.
+        command.current_dir(&inner).env("KUBECONFIG", &kubeconfig);
+        Ok(())
+    })?;
+    let shown = r"../climb\x1b]0;mt\x07<b>";
+    let about_it = about("cgroup", pod.cgroup.id()?);
+    agent.wait_for("the container's name", SOON, |line| {
+        about_it(line) && line["container"] == shown
+    })?;
+    let (pid, incident) = kill_in(&agent, &pod.cgroup)?;
+    let names = &victim(&incident, pid)?["names"];
+    assert_eq!(names["namespace"], "../../climb", "{incident}");
+    assert_eq!(names["pod"], absolute, "{incident}");
+    assert_eq!(names["container"], shown, "{incident}");
+    let id = incident["id"].as_str().context("no id")?;
+    agent.wait_intervals(1)?;
+    agent.stop()?;
+    assert_only_state_in(directory.path(), state)?;
+    assert_told_in_its_line(state, id)
 }
 
 #[test]

@@ -51,12 +51,12 @@ impl Agent {
 
     /// The same with environment variables.
     pub fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Result<Self> {
-        Self::run(arguments, environment, |_| Ok(()))
+        Self::start_prepared(arguments, environment, |_| Ok(()))
     }
 
     /// The same in a cgroup, from its first instruction.
     pub fn start_in(cgroup: &Cgroup, arguments: &[&str]) -> Result<Self> {
-        Self::run(arguments, &[], |command| join_before_exec(command, cgroup))
+        Self::start_prepared(arguments, &[], |command| join_before_exec(command, cgroup))
     }
 
     /// The same with these capabilities and no others, and no way to gain any.
@@ -66,7 +66,7 @@ impl Agent {
         environment: &[(&str, &str)],
     ) -> Result<Self> {
         let only = |command: &mut Command| capability::only(command, capabilities);
-        Self::run(arguments, environment, only)
+        Self::start_prepared(arguments, environment, only)
     }
 
     /// The same by a parent that ignores SIGCHLD and blocks SIGTERM, both of which an exec keeps.
@@ -80,7 +80,7 @@ impl Agent {
             unsafe { sigaction(Signal::SIGCHLD, &ignored) }?;
             Ok(())
         };
-        Self::run(arguments, &[], |command| {
+        Self::start_prepared(arguments, &[], |command| {
             // SAFETY: only system calls, which are safe after fork.
             unsafe { command.pre_exec(deafen) };
             Ok(())
@@ -95,7 +95,7 @@ impl Agent {
         refuses: impl FnMut(&Call) -> Option<Errno> + Send + 'static,
     ) -> Result<Self> {
         let mut refusals = None;
-        let mut agent = Self::run(arguments, environment, |command| {
+        let mut agent = Self::start_prepared(arguments, environment, |command| {
             refusals = Some(Refusals::of(command, kinds, refuses)?);
             Ok(())
         })?;
@@ -108,7 +108,8 @@ impl Agent {
         self.refusals.as_ref().map_or(0, Refusals::count)
     }
 
-    fn run(
+    /// The same by a command on which `prepare` has the last word.
+    pub fn start_prepared(
         arguments: &[&str],
         environment: &[(&str, &str)],
         prepare: impl FnOnce(&mut Command) -> Result<()>,

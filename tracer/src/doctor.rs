@@ -2,6 +2,7 @@
 
 use std::{fmt::Write as _, path::Path, time::Duration};
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use serde::Serialize;
 
 use crate::{
@@ -140,10 +141,32 @@ pub fn load_problem(error: &LoadError) -> String {
                 }
                 cause = inner.source();
             }
+            if is_not_permitted(error) && locks_little_memory() {
+                text.push_str(
+                    "; before Linux 5.11 maps count as locked memory: raise RLIMIT_MEMLOCK (LimitMEMLOCK=infinity in \
+                     systemd, `ulimit -l unlimited` in a shell) or grant CAP_SYS_RESOURCE",
+                );
+            }
             text
         }
         _ => error.to_string(),
     }
+}
+
+fn is_not_permitted(error: &LoadError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        let io = inner.downcast_ref::<std::io::Error>();
+        if io.and_then(std::io::Error::raw_os_error) == Some(libc::EPERM) {
+            return true;
+        }
+        cause = inner.source();
+    }
+    false
+}
+
+fn locks_little_memory() -> bool {
+    getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft != RLIM_INFINITY)
 }
 
 impl Findings {

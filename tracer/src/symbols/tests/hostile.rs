@@ -363,7 +363,7 @@ fn with_program(path: &str, arguments: &[&str]) -> Limits {
 }
 
 #[test]
-fn the_worker_dies_before_all_others_and_yields_to_them() {
+fn the_worker_gains_no_privileges_dies_before_all_others_and_yields_to_them() {
     let directory = temporary();
     let (data, offsets) = program(directory.path());
     let mut symbols = symbols();
@@ -374,6 +374,8 @@ fn the_worker_dies_before_all_others_and_yields_to_them() {
     );
     let worker = symbols.worker_pid().unwrap();
     let read = |file: &str| fs::read_to_string(format!("/proc/{worker}/{file}")).unwrap();
+    let status = read("status");
+    assert!(status.contains("\nNoNewPrivs:\t1\n"), "{status}");
     assert_eq!(read("oom_score_adj").trim(), "1000");
     let limits = read("limits");
     let soft = |name: &str| {
