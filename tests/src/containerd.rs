@@ -45,8 +45,8 @@ pub struct Containerd {
 impl Containerd {
     /// Starts one with the image; `None` and a message where it is not installed.
     pub fn start() -> Result<Option<Self>> {
-        for program in ["containerd", "ctr", "runc", "ldd"] {
-            if machine::is_vm() || machine::in_path(program).is_none() {
+        for program in ["containerd", "containerd-shim-runc-v2", "ctr", "runc"] {
+            if machine::in_path(program).is_none() {
                 machine::skip(&format!("no {program} in PATH"));
                 return Ok(None);
             }
@@ -381,7 +381,9 @@ state = "{directory}/state"
 
 /// The shared libraries of a program, the loader among them.
 fn libraries(program: &Path) -> Result<Vec<PathBuf>> {
-    let output = Command::new("ldd").arg(program).output()?;
+    // The loader itself, as `ldd` asks it: a shell script that is not everywhere.
+    let mut loader = Command::new(program);
+    let output = loader.env("LD_TRACE_LOADED_OBJECTS", "1").output()?;
     let listing = String::from_utf8(output.stdout)?;
     let paths = listing.lines().filter_map(|line| {
         let word = |word: &&str| word.starts_with('/');

@@ -57,6 +57,11 @@ fn rebuild(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// SHA-256 of the committed object.
+pub fn committed_hash(root: &Path) -> Result<String> {
+    Ok(lock::sha256(&read(&root.join(OBJECT))?))
+}
+
 fn check(workspace: &Workspace) -> Result<()> {
     let committed_object = read(&workspace.root().join(OBJECT))?;
     let text = String::from_utf8(read(&workspace.root().join(LOCK))?)

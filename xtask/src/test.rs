@@ -42,6 +42,7 @@ const FULL: &[Step] = &[
 ];
 const VM: &[Step] = &[
     ("end-to-end tests on other kernels", vm_tests),
+    ("cgroup v1 on an old kernel", vm_v1),
     ("OOM of a whole machine", machine_oom),
 ];
 
@@ -165,6 +166,10 @@ fn host_tests(workspace: &Workspace) -> Result<()> {
 
 fn vm_tests(workspace: &Workspace) -> Result<()> {
     vm::run(workspace, &vm::Args::every_change())
+}
+
+fn vm_v1(workspace: &Workspace) -> Result<()> {
+    vm::run(workspace, &vm::Args::old_layout())
 }
 
 /// In machines of their own: what runs beside it might be killed.

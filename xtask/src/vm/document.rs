@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::results::{Held, Results};
+use super::results::{Build, Held, Results};
 
 const FILE: &str = "docs/kernels.md";
 const BEGIN: &str = "<!-- written by `cargo xtask vm --docs` from here -->";
@@ -65,20 +65,39 @@ fn tables(kept: &[(String, Results)]) -> String {
         .iter()
         .map(|(machine, results)| (machine.as_str(), results))
         .collect();
-    let releases = rows.iter().map(|(machine, results)| {
-        let version = machine.split(' ').next().unwrap_or_default();
-        format!("{version} is {}", results.release)
-    });
-    let releases: BTreeSet<String> = releases.collect();
-    let releases = releases.into_iter().collect::<Vec<_>>().join(", ");
     format!(
-        "### Tests that passed\n\n{}\n{releases}.\n\n### OOM attribution by scenario\n\n{}\n\
+        "### Tests that passed\n\n{}\n### What was measured, and when\n\n{}\n### OOM attribution by scenario\n\n{}\n\
          ### OOM attribution by field\n\n{}\n### Instructions that the verifier walks\n\n{}",
         table(&rows),
+        builds(&rows),
         scenarios(&rows),
         fields(&rows),
         instructions(&rows)
     )
+}
+
+/// Results of several commits are of one BPF object; which of them has it is in git.
+fn builds(rows: &[(&str, &Results)]) -> String {
+    let head = ["machine", "kernel", "measured", "at commit", "BPF object"];
+    let mut lines = vec![head.map(str::to_owned).to_vec()];
+    for (machine, results) in rows {
+        let from_to = |value: fn(&Build) -> &str| {
+            let first = results.builds.first().map_or("-", value);
+            let last = results.builds.last().map_or("-", value);
+            if first == last {
+                return first.to_owned();
+            }
+            format!("{first} to {last}")
+        };
+        lines.push(vec![
+            (*machine).to_owned(),
+            results.release.clone(),
+            from_to(|build| &build.date),
+            from_to(|build| &build.commit),
+            from_to(|build| build.object.get(..12).unwrap_or("-")),
+        ]);
+    }
+    markdown(&lines)
 }
 
 fn scenarios(rows: &[(&str, &Results)]) -> String {
@@ -218,7 +237,20 @@ mod tests {
         let text = tables(&kept);
         assert!(text.contains("| oom: a   | 1 / 0 / 1 |"), "{text}");
         assert!(text.contains("| `order` | 0 / 0 / 1 |"), "{text}");
-        assert!(text.contains("6.1 is 6.1.0."), "{text}");
+    }
+
+    #[test]
+    fn each_machine_says_of_which_commits_and_programs_its_results_are() {
+        let build = |commit: &str, date: &str| Build {
+            object: "0123456789abcdef".to_owned(),
+            commit: commit.to_owned(),
+            date: date.to_owned(),
+        };
+        let mut measured = results("", "");
+        measured.builds = vec![build("1a", "2026-01-31"), build("2b", "2026-01-31")];
+        let text = tables(&[("6.1 v2".to_owned(), measured)]);
+        let row = "| 6.1 v2  | 6.1.0  | 2026-01-31 | 1a to 2b  | 0123456789ab |";
+        assert!(text.contains(row), "{text}");
     }
 
     #[test]

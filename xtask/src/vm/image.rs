@@ -20,6 +20,8 @@ const ETC: &[(&str, &str)] = &[
     ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"),
     ("etc/group", "root:x:0:\n"),
     ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+    // A container runtime copies it.
+    ("etc/resolv.conf", ""),
 ];
 
 /// An initramfs under construction, or packed.

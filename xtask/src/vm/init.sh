@@ -6,6 +6,14 @@
 export PATH=/bin HOME=/root TERM=dumb RUST_BACKTRACE=1
 export MEMTRACE_BIN=/bin/memtrace MEMTRACE_WORKLOAD=/bin/memtrace-workload MEMTRACE_VM=1
 
+# A container runtime changes the root of its processes, which the kernel refuses where the root is the
+# initramfs' own mount: another mount of the same files will do.
+if [ -z "$REMOUNTED" ]; then
+    export REMOUNTED=1
+    mount --bind / /root && cd /root && mount --move . / && exec chroot . /init
+    echo "init: cannot mount the root again"
+fi
+
 echo "MEMTRACE-VM-STARTED"
 
 finish() {

@@ -27,6 +27,12 @@ pub fn tested() -> Vec<Kernel> {
     all().filter(|kernel| kernel.suite != "sid").collect()
 }
 
+/// The oldest that memtrace supports.
+pub fn oldest() -> Kernel {
+    let (version, suite) = KNOWN[0];
+    Kernel { version, suite }
+}
+
 /// All that can be booted, the oldest first.
 pub fn all() -> impl Iterator<Item = Kernel> {
     KNOWN

@@ -7,9 +7,14 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::ebpf;
+use crate::process;
+use crate::workspace::Workspace;
 
 /// How a test ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,11 +33,37 @@ pub struct Held {
     pub wrong: u32,
 }
 
+/// A state of the checkout, and when it was measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// SHA-256 of the BPF object.
+    pub object: String,
+    /// As [`Workspace::commit`] tells it.
+    pub commit: String,
+    /// Of the day, as 2026-01-31.
+    pub date: String,
+}
+
+impl Build {
+    /// Of the checkout as it is now.
+    pub fn now(workspace: &Workspace) -> Result<Self> {
+        let date = process::stdout(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+        Ok(Self {
+            object: ebpf::committed_hash(workspace.root())?,
+            commit: workspace.commit().unwrap_or_else(|| "unknown".to_owned()),
+            date: date.trim().to_owned(),
+        })
+    }
+}
+
 /// Of one kernel and one layout.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Results {
     /// `uname -r`.
     pub release: String,
+    /// Oldest first, each once. All have one BPF object.
+    #[serde(default)]
+    pub builds: Vec<Build>,
     /// By name with its module.
     pub tests: BTreeMap<String, Verdict>,
     /// Probe, hook and way of reading, to the instructions that the verifier walked.
@@ -87,17 +118,21 @@ impl Results {
         families
     }
 
-    /// Adds to what was kept of the same kernel, and gives all of it.
-    pub fn keep(self, path: &Path) -> Result<Self> {
+    /// Adds to what was kept of the same kernel and BPF object, and gives all of it.
+    pub fn keep(self, build: &Build, path: &Path) -> Result<Self> {
         let mut all = match fs::read(path) {
             Ok(text) => serde_json::from_slice(&text)
                 .with_context(|| format!("cannot read {}; delete it", path.display()))?,
             Err(_) => Self::default(),
         };
-        if all.release != self.release {
+        let same = all.builds.iter().all(|old| old.object == build.object);
+        if all.release != self.release || all.builds.is_empty() || !same {
             all = Self::default();
         }
         all.release = self.release;
+        if all.builds.last() != Some(build) {
+            all.builds.push(build.clone());
+        }
         all.tests.extend(self.tests);
         all.instructions.extend(self.instructions);
         all.fields.extend(self.fields);
@@ -214,22 +249,35 @@ mod tests {
         assert_eq!(held("order"), (0, 0, 1));
     }
 
+    fn build(object: &str, commit: &str) -> Build {
+        Build {
+            object: object.to_owned(),
+            commit: commit.to_owned(),
+            date: "2026-01-31".to_owned(),
+        }
+    }
+
     #[test]
-    fn a_later_run_of_the_same_kernel_adds_and_another_kernel_begins_afresh() {
+    fn a_later_run_adds_unless_its_kernel_or_its_programs_are_others() {
         let directory = std::env::temp_dir().join(format!("mt-results-{}", std::process::id()));
         let path = file(&directory, "6.1 v2");
-        let first = Results::parse("6.1", "test a::b ... ok", "");
-        first.keep(&path).unwrap();
-        let both = Results::parse("6.1", "test c::d ... ok", "").keep(&path);
-        assert_eq!(both.unwrap().tests.len(), 2);
-        let other = Results::parse("6.2", "test c::d ... ok", "").keep(&path);
-        assert_eq!(other.unwrap().tests.len(), 1);
-        assert_eq!(
-            kept(&directory, &["6.1 v2".into(), "6.1 v1".into()])
-                .unwrap()
-                .len(),
-            1
-        );
+        let run = |release: &str, test: &str, build: &Build| {
+            let console = format!("test {test} ... ok");
+            let run = Results::parse(release, &console, "");
+            run.keep(build, &path).unwrap()
+        };
+        run("6.1", "a::b", &build("o", "1"));
+        let both = run("6.1", "c::d", &build("o", "2"));
+        assert_eq!((both.tests.len(), both.builds.len()), (2, 2));
+        let again = run("6.1", "c::d", &build("o", "2"));
+        assert_eq!((again.tests.len(), again.builds.len()), (2, 2));
+        let programs = run("6.1", "c::d", &build("p", "3"));
+        assert_eq!((programs.tests.len(), programs.builds.len()), (1, 1));
+        run("6.1", "a::b", &build("p", "3"));
+        let kernel = run("6.2", "c::d", &build("p", "3"));
+        assert_eq!(kernel.tests.len(), 1);
+        let names = ["6.1 v2".into(), "6.1 v1".into()];
+        assert_eq!(kept(&directory, &names).unwrap().len(), 1);
         fs::remove_dir_all(directory).unwrap();
     }
 }
