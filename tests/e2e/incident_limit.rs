@@ -215,6 +215,7 @@ fn a_victim_whose_memory_is_mostly_shared_is_told_so() -> Result<()> {
     let told = number(victim, "shmem_bytes")?;
     let near = SHARED * 7 / 8..=SHARED * 9 / 8;
     ensure!(near.contains(&told), "{incident}");
+    assert_means(&incident, &[" shared) was killed"]);
     agent.stop().map(drop)
 }
 

@@ -346,10 +346,19 @@ fn victim_name(victim: &Victim) -> String {
         Some(pid) => format!("PID {pid}"),
         None => format!("thread {}", victim.tid),
     };
-    match victim.anon_bytes {
-        Some(bytes) => format!("{name} ({id}, {} anonymous)", size::bytes(bytes)),
-        None => format!("{name} ({id})"),
-    }
+    // Shared memory may outlive who is killed: where it is the most, the kill may not have helped.
+    let (anon, shared) = (victim.anon_bytes, victim.shmem_bytes);
+    let held = [
+        (anon, "anonymous"),
+        (shared.filter(|_| shared > anon), "shared"),
+    ];
+    let held = held
+        .iter()
+        .filter_map(|(bytes, what)| Some((size::bytes((*bytes)?), what)));
+    let held: String = held
+        .map(|(size, what)| format!(", {size} {what}"))
+        .collect();
+    format!("{name} ({id}{held})")
 }
 
 fn cgroup_name(charged: &ChargedCgroup) -> String {

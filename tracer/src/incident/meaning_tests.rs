@@ -126,6 +126,21 @@ fn assert_meaning(case: &str, incident: &Incident, summary: &str, has: &[&str], 
 }
 
 #[test]
+fn memory_that_is_shared_is_told_where_it_is_the_most() {
+    let summary = |shared: u64| {
+        let incident = with(|incident| incident.victims[0].shmem_bytes = Some(shared));
+        meaning(&incident).summary
+    };
+    let most = summary(600 << 20);
+    assert!(
+        most.contains("(PID 700, 480M anonymous, 600M shared) was"),
+        "{most}"
+    );
+    let little = summary(400 << 20);
+    assert!(little.contains("(PID 700, 480M anonymous) was"), "{little}");
+}
+
+#[test]
 fn pid_1_of_a_container() {
     assert_meaning(
         "container limit",
