@@ -20,6 +20,8 @@ pub enum Purpose {
     Backend,
     /// Running containers that tests watch.
     Containers,
+    /// Runtimes and compilers of what tests watch.
+    Watched,
     /// Checking manifests, rules and the systemd unit.
     Deploy,
     /// A terminal that tests draw on.
@@ -32,7 +34,9 @@ pub enum Purpose {
     Rival,
 }
 
-use Purpose::{Backend, Bpf, Compiler, Containers, Cross, Deploy, Oracle, Rival, Terminal, Vm};
+use Purpose::{
+    Backend, Bpf, Compiler, Containers, Cross, Deploy, Oracle, Rival, Terminal, Vm, Watched,
+};
 
 /// Every Debian package that a developer command uses.
 pub const PACKAGES: &[(&str, Purpose)] = &[
@@ -57,6 +61,8 @@ pub const PACKAGES: &[(&str, Purpose)] = &[
     ("libpython3.11", Backend),
     ("containerd", Containers),
     ("runc", Containers),
+    ("podman", Watched),
+    ("golang-go", Watched),
     ("systemd", Deploy),
     ("tmux", Terminal),
     ("gcc-aarch64-linux-gnu", Cross),

@@ -90,6 +90,7 @@ fn packages(_: &Workspace) -> Result<()> {
         Purpose::Backend,
         Purpose::Deploy,
         Purpose::Terminal,
+        Purpose::Watched,
     ])?;
     // Debian's package would remove that of Docker, which brings the same programs.
     if process::find_program("containerd").is_some() {
