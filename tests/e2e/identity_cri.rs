@@ -29,7 +29,8 @@ fn agent(containerd: &Containerd, more: &[&str]) -> Result<Agent> {
 /// The incident of the kill in this container must name its pod.
 fn is_told(agent: &Agent, pod: &Pod, name: &str, container: &Container) -> Result<()> {
     let end = container.end()?;
-    ensure!(end.reason == "OOMKilled", "{end:?}");
+    // Of a brief container containerd on a busy machine misses that it was an OOM.
+    ensure!(end.exit_code == 137, "{end:?}");
     let incident = agent.wait_for("the incident", Duration::from_secs(15), |line| {
         of_type("oom_incident")(line)
             && line["complete"] == true
@@ -62,6 +63,8 @@ fn a_container_that_is_oom_killed_has_its_pod_in_the_incident() -> Result<()> {
     let calm = [&OOM[..], &["--calm-ms", "1500"]].concat();
     let container = pod.run("web", &calm, LIMIT)?;
     is_told(&agent, &pod, "shop-0", &container)?;
+    let end = container.end()?;
+    ensure!(end.reason == "OOMKilled", "{end:?}");
     agent.stop().map(drop)
 }
 
