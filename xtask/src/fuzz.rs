@@ -10,11 +10,10 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
-use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::beside;
 use crate::deps::{self, Purpose};
 use crate::process::progress;
 use crate::workspace::Workspace;
@@ -154,36 +153,18 @@ fn scratch(target: &Path) -> Result<PathBuf> {
 }
 
 fn run_all(places: &Places, targets: &[String], args: &Args) -> Result<Vec<Outcome>> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let jobs = args.jobs.unwrap_or(cores).max(1);
+    let jobs = args.jobs.unwrap_or_else(beside::cpus).max(1);
     progress(format!(
         "{} targets, {} s each, {jobs} at a time",
         targets.len(),
         args.seconds
     ));
-    let waiting = Mutex::new(targets.iter());
-    let next = || waiting.lock().ok().and_then(|mut waiting| waiting.next());
-    let outcomes: Result<Vec<Vec<Outcome>>> = thread::scope(|scope| {
-        let work = || -> Result<Vec<Outcome>> {
-            let mut outcomes = Vec::new();
-            while let Some(target) = next() {
-                let outcome = run_one(places, target, args.seconds)?;
-                progress(format!("{target}: {}", outcome.summary()));
-                outcomes.push(outcome);
-            }
-            Ok(outcomes)
-        };
-        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-            })
-            .collect()
+    let outcomes = beside::each(targets, jobs, |target| -> Result<Outcome> {
+        let outcome = run_one(places, target, args.seconds)?;
+        progress(format!("{target}: {}", outcome.summary()));
+        Ok(outcome)
     });
-    let mut outcomes: Vec<Outcome> = outcomes?.into_iter().flatten().collect();
+    let mut outcomes = outcomes.into_iter().collect::<Result<Vec<Outcome>>>()?;
     outcomes.sort_by(|a, b| a.target.cmp(&b.target));
     Ok(outcomes)
 }

@@ -6,6 +6,7 @@ mod apt;
 mod artifacts;
 mod backends;
 mod bench;
+mod beside;
 mod cargo_program;
 mod cross;
 mod deny;

@@ -11,8 +11,6 @@ mod results;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -20,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use crate::deps::{self, Purpose};
 use crate::process::progress;
 use crate::workspace::Workspace;
-use crate::{artifacts, process};
+use crate::{artifacts, beside, process};
 pub use args::Args;
 use boot::{Cgroup, Machine};
 use image::Image;
@@ -143,33 +141,19 @@ fn blank(path: &Path) -> Result<()> {
 
 /// Kernels beside each other, each with one layout after the other; in the order that was asked for.
 fn rows(workspace: &Workspace, args: &Args, built: (&Image, &Build)) -> Vec<Row> {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
     let jobs = match args.update_instructions {
         // The counts of all kernels are in one file.
         true => 1,
-        false => args.jobs.unwrap_or(cores).max(1),
+        false => args.jobs.unwrap_or_else(beside::cpus),
     };
-    let waiting = Mutex::new(args.kernel.iter().enumerate());
-    let next = || waiting.lock().ok().and_then(|mut waiting| waiting.next());
-    let work = || {
-        let mut rows = Vec::new();
-        while let Some((number, kernel)) = next() {
-            let of_kernel = args.cgroup.iter();
-            let of_kernel = of_kernel.map(|cgroup| row(workspace, args, built, kernel, *cgroup));
-            rows.extend(of_kernel.map(|row| (number, row)));
-        }
-        rows
+    let of_kernel = |kernel: &Kernel| -> Vec<Row> {
+        let layouts = args.cgroup.iter();
+        layouts
+            .map(|cgroup| row(workspace, args, built, kernel, *cgroup))
+            .collect()
     };
-    let mut rows: Vec<(usize, Row)> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-        let rows = threads.into_iter().map(|thread| {
-            let joined = thread.join();
-            joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        rows.flatten().collect()
-    });
-    rows.sort_by_key(|(number, _)| *number);
-    rows.into_iter().map(|(_, row)| row).collect()
+    let rows = beside::each(&args.kernel, jobs, of_kernel);
+    rows.into_iter().flatten().collect()
 }
 
 fn row(
