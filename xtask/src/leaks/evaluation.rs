@@ -2,9 +2,6 @@
 //! Must not print: see `report`.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use super::class::Class;
@@ -12,6 +9,7 @@ use super::detector::Detector;
 use super::minutes::Minutes;
 use super::score::{Outcome, Score, Truth};
 use super::series::{Conditions, Series};
+use crate::beside;
 
 /// Which series are generated.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,25 +38,12 @@ impl Evaluation {
             .iter()
             .flat_map(|class| plan.seeds.clone().map(|seed| (*class, seed)))
             .collect();
-        let next = AtomicUsize::new(0);
-        let done = Mutex::new(Vec::with_capacity(jobs.len()));
-        thread::scope(|scope| {
-            for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
-                scope.spawn(|| {
-                    while let Some((class, seed)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let outcomes = evaluate(*class, *seed, plan.conditions, detectors);
-                        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-                        done.push((*class, *seed, outcomes));
-                    }
-                });
-            }
+        let done = beside::each(&jobs, beside::cpus(), |(class, seed)| {
+            evaluate(*class, *seed, plan.conditions, detectors)
         });
-        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-        // Threads finish in any order; the result must not depend on it.
-        done.sort_unstable_by_key(|(class, seed, _)| (*class, *seed));
         let names: Vec<&'static str> = detectors.iter().flat_map(|one| one.names()).collect();
         let mut outcomes = vec![Vec::with_capacity(done.len()); names.len()];
-        for (_, _, of_series) in done {
+        for of_series in done {
             for (column, outcome) in outcomes.iter_mut().zip(of_series) {
                 column.push(outcome);
             }
