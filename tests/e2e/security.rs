@@ -114,14 +114,14 @@ fn what_listens_unasked_is_the_usual_socket_alone_and_roots_alone() -> Result<()
     let listens = listening(agent.pid())?;
     assert_eq!(listens, ["unix /run/memtrace/agent.sock"]);
 
-    let directory = format!("/proc/{}/root/run/memtrace", agent.pid());
-    let directory = Path::new(&directory);
+    let root = format!("/proc/{}/root", agent.pid());
+    let directory = &Path::new(&root).join("run/memtrace");
     let socket = directory.join("agent.sock");
     ensure!(
         fs::symlink_metadata(&socket)?.file_type().is_socket(),
         "no socket"
     );
-    for (path, mode) in [(directory, 0o700), (socket.as_path(), 0o600)] {
+    for (path, mode) in [(directory, 0o700), (&socket, 0o600)] {
         let metadata = fs::symlink_metadata(path)?;
         assert_eq!(metadata.mode() & 0o777, mode, "{}", path.display());
         assert_eq!(metadata.uid(), 0, "{}", path.display());

@@ -23,7 +23,6 @@ pub struct Machine {
 
 impl Machine {
     pub fn read() -> Result<Self> {
-        let date = process::stdout(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
         let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
         let processor = cpuinfo
@@ -31,7 +30,7 @@ impl Machine {
             .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
             .map_or("unknown processor", |(_, name)| name.trim());
         Ok(Self {
-            date: date.trim().to_owned(),
+            date: today()?,
             commit: None,
             kernel: kernel.trim().to_owned(),
             processor: processor.to_owned(),
@@ -88,6 +87,12 @@ impl fmt::Display for Machine {
             self.load_averages()
         )
     }
+}
+
+/// As 2026-01-31, in UTC.
+pub fn today() -> Result<String> {
+    let date = process::stdout(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
+    Ok(date.trim().to_owned())
 }
 
 fn load() -> String {

@@ -7,13 +7,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::bench::machine::today;
 use crate::ebpf;
-use crate::process;
 use crate::workspace::Workspace;
 
 /// How a test ended.
@@ -47,11 +46,10 @@ pub struct Build {
 impl Build {
     /// Of the checkout as it is now.
     pub fn now(workspace: &Workspace) -> Result<Self> {
-        let date = process::stdout(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
         Ok(Self {
             object: ebpf::committed_hash(workspace.root())?,
             commit: workspace.commit().unwrap_or_else(|| "unknown".to_owned()),
-            date: date.trim().to_owned(),
+            date: today()?,
         })
     }
 }
