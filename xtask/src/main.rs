@@ -20,6 +20,7 @@ mod rivals;
 mod run;
 mod soak;
 mod test;
+mod tracefs;
 #[cfg(test)]
 mod unsafe_code;
 mod vm;

@@ -25,6 +25,7 @@ use crate::artifacts;
 use crate::bench::interrupt;
 use crate::bench::machine::Machine;
 use crate::process::{self, progress};
+use crate::tracefs;
 use crate::workspace::Workspace;
 use cost::{Cost, Meter};
 use load::{Load, Plan};
@@ -97,6 +98,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     if args.minutes == 0 {
         bail!("--minutes is at least 1");
     }
+    tracefs::ensure()?;
     let memtrace = match &args.memtrace {
         Some(file) => file.clone(),
         None => artifacts::memtrace(workspace)?,

@@ -9,7 +9,7 @@ use anyhow::{Context, Error, Result};
 use crate::deps::{self, Purpose};
 use crate::process::{self, progress};
 use crate::workspace::Workspace;
-use crate::{artifacts, backends, deny, ebpf, fuzz, vm};
+use crate::{artifacts, backends, deny, ebpf, fuzz, tracefs, vm};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Debug, Clone, clap::Args)]
@@ -149,6 +149,7 @@ fn fuzzing(workspace: &Workspace) -> Result<()> {
 }
 
 fn host_tests(workspace: &Workspace) -> Result<()> {
+    tracefs::ensure()?;
     let built = artifacts::end_to_end(workspace)?;
     let mut variables = vec![
         ("MEMTRACE_BIN", built.memtrace),

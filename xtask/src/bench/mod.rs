@@ -27,7 +27,7 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
 use crate::workspace::Workspace;
-use crate::{artifacts, process};
+use crate::{artifacts, process, tracefs};
 use machine::Machine;
 use programs::Scratch;
 use report::Results;
@@ -103,6 +103,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
     if !process::is_root() {
         bail!("`cargo xtask bench` attaches tracers and makes cgroups: run it as root");
     }
+    tracefs::ensure()?;
     let memtrace = match &args.memtrace {
         Some(file) => file.clone(),
         None => artifacts::memtrace(workspace)?,
