@@ -160,6 +160,34 @@ fn user_space_kill(options: &[&str], killer: &str) -> Result<()> {
     agent.stop().map(drop)
 }
 
+/// As most services do.
+#[test]
+fn who_handles_the_sigterm_of_earlyoom_and_ends_well_was_killed_by_it() -> Result<()> {
+    let agent = Agent::start(&[])?;
+    let cgroup = Cgroup::new("obeys")?;
+    let bytes = (16 * MIB).to_string();
+    let arguments = ["--comm", "mt-prey", "obey", "--bytes", &bytes];
+    let mut prey = Workload::start(&cgroup, &arguments)?;
+    prey.report()?;
+    let pid = prey.pid();
+    let aside = Cgroup::new("killer")?;
+    let pid_text = pid.to_string();
+    let arguments = ["--comm", "earlyoom", "terminate", "--pid", &pid_text];
+    let mut hunter = Workload::start(&aside, &arguments)?;
+    hunter.report()?;
+    prey.success()?;
+    hunter.success()?;
+    let incident = of_victim(&agent, pid)?;
+    assert_eq!(incident["kind"], "user_space_kill", "{incident}");
+    assert_eq!(incident["killer"]["comm"], "earlyoom", "{incident}");
+    assert_eq!(incident["killer"]["signal"], 15, "{incident}");
+    let victim = victim(&incident, pid)?;
+    assert_eq!(victim["killed"], true, "{incident}");
+    assert_died(victim)?;
+    assert_means(&incident, &["told to end (SIGTERM)"]);
+    agent.stop().map(drop)
+}
+
 #[test]
 fn a_kill_by_anybody_else_is_no_incident() -> Result<()> {
     let agent = Agent::start(&[])?;

@@ -153,6 +153,35 @@ fn a_process_of_many_threads_ends_once_with_the_faults_of_all() -> Result<()> {
     agent.stop().map(drop)
 }
 
+/// The kernel sets it in one of the threads that find themselves to be the last, and not always the first.
+#[test]
+fn the_peak_of_a_process_whose_threads_end_at_once_is_the_one_that_wait4_gives() -> Result<()> {
+    const ENDS: u64 = 30;
+    const THREADS: u64 = 40;
+    // Above the peak of this test, which the workload has as its own until it ends.
+    let agent = Agent::start(&["--exit-min-rss", "32MiB"])?;
+    let (count, bytes) = (THREADS.to_string(), MIB.to_string());
+    let arguments = ["threads", "--count", &count, "--bytes", &bytes];
+    let mut ended = Vec::new();
+    for _ in 0..ENDS {
+        let cgroup = Cgroup::new("peak")?;
+        let end = Workload::start(&cgroup, &arguments)?.success()?;
+        ended.push((cgroup.id()?, cgroup.path(), end.peak_rss_bytes));
+        cgroup.remove()?;
+    }
+    for (id, path, peak_rss_bytes) in ended {
+        let last = agent.wait_for("the last line", Duration::from_secs(15), |line| {
+            about("cgroup", id)(line) && line["removed"] == true
+        })?;
+        assert_eq!(last["exited_peak_rss_bytes"], peak_rss_bytes, "{last}");
+        let told = agent.wait_for("the process_exit line", Duration::from_secs(15), |line| {
+            of_type("process_exit")(line) && line["cgroup"] == path
+        })?;
+        assert_eq!(told["peak_rss_bytes"], peak_rss_bytes, "{told}");
+    }
+    agent.stop().map(drop)
+}
+
 /// Within 1%, and whatever the last threads touch on their way out.
 fn has_faults(line: &Value, expected: u64) -> Result<bool> {
     let told = number(line, "exited_minor_faults")? + number(line, "exited_major_faults")?;

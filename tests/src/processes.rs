@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe};
 use serde_json::{Value, json};
@@ -244,9 +244,20 @@ pub fn spin() -> Result<()> {
     pause()
 }
 
-/// Kills a process as a user-space OOM killer does.
-pub fn kill_process(pid: u64) -> Result<()> {
-    kill(Pid::from_raw(i32::try_from(pid)?), Signal::SIGKILL)?;
+/// Holds `bytes` until SIGTERM comes, which it handles: it ends well.
+pub fn obey(bytes: u64) -> Result<()> {
+    let mut asked = SigSet::empty();
+    asked.add(Signal::SIGTERM);
+    asked.thread_block()?;
+    let pages = touch(bytes)?;
+    report(&json!({ "pages": pages }))?;
+    asked.wait()?;
+    Ok(())
+}
+
+/// Signals a process as a user-space OOM killer does.
+pub fn kill_process(pid: u64, signal: Signal) -> Result<()> {
+    kill(Pid::from_raw(i32::try_from(pid)?), signal)?;
     report(&json!({ "killer": std::process::id() }))?;
     pause()
 }

@@ -42,9 +42,19 @@ pub struct ProcessId {
     pub tgid: u64,
 }
 
+/// What the first thread that saw nobody left has told.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Ended {
+    /// `u64::MAX` until that thread has read it.
+    pub peak_rss_pages: u64,
+    pub minor_faults: u64,
+    pub major_faults: u64,
+}
+
 /// Processes whose end was taken note of: several of the last threads see that nobody is left.
 #[map]
-pub static ENDED: LruHashMap<ProcessId, u8> = LruHashMap::with_max_entries(1024, 0);
+pub static ENDED: LruHashMap<ProcessId, Ended> = LruHashMap::with_max_entries(1024, 0);
 
 /// Faults seen by this CPU: decides which one is sampled.
 #[map]

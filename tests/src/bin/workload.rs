@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use memtrace_tests::calls::{Caller, touch, touch_shared};
 use memtrace_tests::machine::{MIB, PAGE};
 use memtrace_tests::processes::{self, join, pause, report, set_comm};
+use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{ForkResult, fork, setuid};
 use serde_json::json;
@@ -88,7 +89,9 @@ fn run(command: &str, options: &[OsString]) -> Result<()> {
             number(options, "--bytes")?,
         ),
         "spin" => processes::spin(),
-        "kill" => processes::kill_process(number(options, "--pid")?),
+        "obey" => processes::obey(number(options, "--bytes")?),
+        "kill" => processes::kill_process(number(options, "--pid")?, Signal::SIGKILL),
+        "terminate" => processes::kill_process(number(options, "--pid")?, Signal::SIGTERM),
         "children" => children(
             number(options, "--count")?,
             number(options, "--pages")? * PAGE,

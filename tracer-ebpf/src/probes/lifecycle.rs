@@ -3,7 +3,7 @@
 //! Hooks: `tp_btf/cgroup_mkdir`, `cgroup_rmdir`, `sched_process_exec`,
 //! `sched_process_exit` (5.5). No fallback: without them short-lived cgroups
 //! and processes are only seen if a reading falls into their life.
-//! Cost per event: one hash look-up, for the end of a process three more; a ring record for cgroups and big
+//! Cost per event: one hash look-up, for the end of a process six more; a ring record for cgroups and big
 //! processes.
 
 mod ended;

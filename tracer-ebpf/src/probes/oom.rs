@@ -12,8 +12,9 @@
 //!
 //! Marks run in the context of the task that triggered the OOM, so `current` is not the victim.
 //! They read by helper: that every field is there matters here, nanoseconds do not.
-//! Cost: none until an OOM happens, but for a comparison with each signal sent, and
-//! for the command lines: about a microsecond per exec, a look-up and a copy per fork.
+//! Cost: none until an OOM happens, but for a comparison with each signal sent, a look-up in a map that
+//! is empty by then with each end of a process, and for the command lines: about a microsecond per exec,
+//! a look-up and a copy per fork.
 
 mod charge;
 mod command;
@@ -188,17 +189,11 @@ pub fn process_ended(tgid: u32, signal: Kernel) {
     command::ended(tgid);
     // `mark_oom_victim` leaves the memory that it is to free here.
     let marked = signal.read::<u64>(&OFF_SIGNAL_OOM_MM).unwrap_or(0) != 0;
-    if was_signalled(signal, tgid) || marked {
+    // Whatever its exit code: who handles SIGTERM ends by itself.
+    let signalled = SIGNALLED.remove(tgid).is_ok();
+    if signalled || marked {
         end(KIND_DEATH, tgid);
     }
-}
-
-/// Whether an OOM killer asked for this end.
-#[inline(always)]
-fn was_signalled(signal: Kernel, tgid: u32) -> bool {
-    let code = signal.read::<u32>(&OFF_SIGNAL_GROUP_EXIT_CODE).unwrap_or(0);
-    // A process that a signal ended has its number here; all others are spared the look-up.
-    code & 0x7f != 0 && SIGNALLED.remove(tgid).is_ok()
 }
 
 #[inline(always)]

@@ -91,7 +91,8 @@ pub struct CgroupRow {
     /// Time that its tasks stalled in reclaim in each second of the last interval, 0 and up (all tasks
     /// together); `null` without the probe and at first sight.
     pub reclaim_stall_ratio: Option<f64>,
-    /// Share of the last interval in which some, or all, tasks waited for memory; v2 only.
+    /// Share of the time since it was read before in which some, or all, tasks waited for memory; v2 only, `null`
+    /// in intervals in between.
     pub pressure_some_ratio: Option<f64>,
     pub pressure_full_ratio: Option<f64>,
     /// Kills by the kernel's OOM killer that were seen here.

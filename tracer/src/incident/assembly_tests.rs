@@ -92,6 +92,14 @@ fn mark(trigger_tid: u32, pid: u32, boot_ns: u64, signal: Option<u32>) -> OomRec
     }))
 }
 
+/// Of the user-space killer 30.
+fn signal(pid: u32, boot_ns: u64, signal: u32) -> OomRecord {
+    let OomRecord::Mark(victim) = mark(30, pid, boot_ns, Some(signal)) else {
+        panic!("not a mark");
+    };
+    OomRecord::Signal(victim)
+}
+
 fn death(tgid: u32, boot_ns: u64) -> OomRecord {
     OomRecord::Death { tgid, boot_ns }
 }
@@ -321,12 +329,6 @@ fn a_machine_that_ran_out_has_no_charged_cgroup() {
 #[test]
 fn the_signals_of_a_user_space_killer_are_one_incident_each_process_once() {
     let mut assembler = Assembler::new(facts());
-    let signal = |pid, boot_ns, signal| {
-        let OomRecord::Mark(victim) = mark(30, pid, boot_ns, Some(signal)) else {
-            panic!("not a mark");
-        };
-        OomRecord::Signal(victim)
-    };
     feed(
         &mut assembler,
         [signal(7, 100, 15), signal(7, 200, 9), signal(8, 300, 9)],
@@ -343,25 +345,38 @@ fn the_signals_of_a_user_space_killer_are_one_incident_each_process_once() {
 
 #[test]
 fn a_process_that_ignores_sigterm_was_not_killed_until_sigkill_comes() {
-    let signal = |boot_ns, signal| {
-        let OomRecord::Mark(victim) = mark(30, 7, boot_ns, Some(signal)) else {
-            panic!("not a mark");
-        };
-        OomRecord::Signal(victim)
-    };
     let mut assembler = Assembler::new(facts());
-    feed(&mut assembler, [signal(100, 15)]);
+    feed(&mut assembler, [signal(7, 100, 15)]);
     let ignored = closed(&mut assembler, 60 * SECOND);
     assert_eq!(ignored[0].victims[0].killed, Some(false));
     feed(
         &mut assembler,
-        [signal(100, 15), signal(5 * SECOND, 9), death(7, 6 * SECOND)],
+        [
+            signal(7, 100, 15),
+            signal(7, 5 * SECOND, 9),
+            death(7, 6 * SECOND),
+        ],
     );
     let killed = closed(&mut assembler, 60 * SECOND);
     assert_eq!(killed.len(), 1);
     assert_eq!(killed[0].victims.len(), 1);
     assert_eq!(killed[0].victims[0].killed, Some(true));
     assert_eq!(killed[0].killer.as_ref().unwrap().signal, Some(9));
+}
+
+#[test]
+fn a_process_that_ends_after_sigterm_was_killed_and_is_waited_for_no_longer() {
+    let mut assembler = Assembler::new(facts());
+    feed(
+        &mut assembler,
+        [signal(7, 100, 15), death(7, 50_000_000 + 100)],
+    );
+    let closed = closed(&mut assembler, SECOND);
+    assert_eq!(closed.len(), 1);
+    let victim = &closed[0].victims[0];
+    assert_eq!(victim.killed, Some(true));
+    assert_eq!(victim.died_after_ns, Some(50_000_000));
+    assert_eq!(closed[0].killer.as_ref().unwrap().signal, Some(15));
 }
 
 #[test]

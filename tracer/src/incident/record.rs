@@ -234,7 +234,8 @@ pub struct Victim {
     pub namespace_pid: Option<u32>,
     /// PID 1 of a PID namespace below the host's.
     pub container_init: Option<bool>,
-    /// SIGKILL was sent; `false`: only marked. `None` where the signal cannot be seen.
+    /// SIGKILL was sent, or it ended after the SIGTERM of a user-space killer; `false`: only marked, or asked
+    /// in vain. `None` where the signal cannot be seen.
     pub killed: Option<bool>,
     pub marked: Timestamp,
     /// `None`: not within the time that memtrace waits.

@@ -90,11 +90,6 @@ pub const FIELDS: &[Field] = &[
         &["start_boottime"],
     ),
     optional("OFF_SIGNAL_OOM_MM", "signal_struct", &["oom_mm"]),
-    optional(
-        "OFF_SIGNAL_GROUP_EXIT_CODE",
-        "signal_struct",
-        &["group_exit_code"],
-    ),
     optional("OFF_SIGNAL_PID", "signal_struct", &["pids[PIDTYPE_TGID]"]),
     optional("OFF_PID_LEVEL", "pid", &["level"]),
     optional("OFF_PID_NUMBERS", "pid", &["numbers"]),

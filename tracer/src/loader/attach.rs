@@ -124,7 +124,7 @@ impl Loader {
         let task_regs = u32::from(helpers.task_regs && helpers.trusted_task);
         let stack_seed = stacks::seed();
         let huge_pages = stacks::huge_page_bytes() / page_size;
-        let exit_min_pages = options.exit_min_bytes.div_ceil(page_size);
+        let exit_min_pages = options.exit_min_pages(page_size);
         let mut loader = EbpfLoader::new();
         loader
             .btf(Some(&btf))

@@ -4,9 +4,12 @@ use std::cell::Cell;
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, MapData, MapError, PerCpuArray},
+    maps::{HashMap, IterableMap as _, MapData, MapError, PerCpuArray},
 };
 use memtrace_ebpf::counts::{CgroupCounts, Drop, HeapCounts, ProcessKey, ReclaimCounts};
+
+/// Steps of a walk over the processes for each place in their map: an end to beginning anew.
+const STEPS_PER_PLACE: usize = 4;
 
 /// The maps that are polled. Reading never stops the programs.
 pub struct Counts {
@@ -14,16 +17,20 @@ pub struct Counts {
     processes: HashMap<MapData, ProcessKey, HeapCounts>,
     reclaim: HashMap<MapData, u64, ReclaimCounts>,
     drops: PerCpuArray<MapData, u64>,
+    most_steps: usize,
     failed: Cell<u64>,
 }
 
 impl Counts {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, MapError> {
+        let processes: HashMap<MapData, ProcessKey, HeapCounts> = take(ebpf, "PROCESSES")?;
+        let places = processes.map().info()?.max_entries() as usize;
         Ok(Self {
             cgroups: take(ebpf, "CGROUPS")?,
-            processes: take(ebpf, "PROCESSES")?,
+            processes,
             reclaim: take(ebpf, "RECLAIM")?,
             drops: PerCpuArray::try_from(super::attach::map(ebpf, "DROPS")?)?,
+            most_steps: places.saturating_mul(STEPS_PER_PLACE),
             failed: Cell::new(0),
         })
     }
@@ -53,9 +60,11 @@ impl Counts {
         self.read(self.processes.get(key, 0))
     }
 
-    /// Totals by process and cgroup id.
+    /// Totals by process and cgroup id. Some come again: the programs remove a process that ends, and if the
+    /// walk stands on it, the kernel begins anew.
     pub fn processes(&self) -> impl Iterator<Item = (ProcessKey, HeapCounts)> + '_ {
-        self.processes.iter().filter_map(|entry| self.read(entry))
+        at_most(self.most_steps, self.processes.iter(), &self.failed)
+            .filter_map(|entry| self.read(entry))
     }
 
     /// Reclaim by cgroup id.
@@ -98,6 +107,35 @@ impl Counts {
     }
 }
 
+/// Ends after so many; more of them are a reading that failed.
+fn at_most<T>(
+    most: usize,
+    entries: impl Iterator<Item = T>,
+    failed: &Cell<u64>,
+) -> impl Iterator<Item = T> {
+    let mut steps = 0;
+    entries.take_while(move |_| {
+        steps += 1;
+        let goes_on = steps <= most;
+        failed.set(failed.get() + u64::from(!goes_on));
+        goes_on
+    })
+}
+
 fn take<K: Pod, V: Pod>(ebpf: &mut Ebpf, name: &str) -> Result<HashMap<MapData, K, V>, MapError> {
     HashMap::try_from(super::attach::map(ebpf, name)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_walk_that_begins_anew_without_end_is_cut_and_counted_once() {
+        let failed = Cell::new(0);
+        assert_eq!(at_most(3, 1..=3, &failed).count(), 3);
+        assert_eq!(failed.get(), 0);
+        assert_eq!(at_most(3, std::iter::repeat(1), &failed).count(), 3);
+        assert_eq!(failed.get(), 1);
+    }
 }

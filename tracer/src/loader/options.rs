@@ -60,6 +60,11 @@ impl Options {
     pub(super) fn fault_sample_mask(&self) -> u64 {
         self.fault_sample.wrapping_sub(1)
     }
+
+    /// Peak from which an end is told. One of 0 never is: the kernel has not set it yet, and a later thread tells.
+    pub(super) fn exit_min_pages(&self, page_size: u64) -> u64 {
+        self.exit_min_bytes.div_ceil(page_size).max(1)
+    }
 }
 
 #[cfg(test)]
@@ -79,5 +84,17 @@ mod tests {
     #[test]
     fn one_fault_in_so_many_is_sampled_and_of_0_none() {
         assert_eq!((sampled(64), sampled(1), sampled(0)), (16, 1024, 0));
+    }
+
+    #[test]
+    fn an_end_whose_peak_is_not_set_yet_is_told_at_no_threshold() {
+        let pages = |exit_min_bytes| {
+            let options = Options {
+                exit_min_bytes,
+                ..Options::default()
+            };
+            options.exit_min_pages(4096)
+        };
+        assert_eq!((pages(0), pages(1), pages(4097)), (1, 1, 2));
     }
 }

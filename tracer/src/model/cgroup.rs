@@ -68,11 +68,12 @@ pub struct Cgroup {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Before {
     at: Duration,
-    memory: MemoryReading,
+    usage_bytes: Option<u64>,
     mapped_bytes: u64,
     stall_ns: u64,
-    /// End of the interval in which pressure was read last.
-    pressure_at: Duration,
+    /// End of the interval in which all files were read last, and what they said.
+    full_at: Duration,
+    full: MemoryReading,
 }
 
 /// What one interval found out about a cgroup.
@@ -171,58 +172,58 @@ impl Cgroup {
         if let Some(before) = self.before {
             let seconds = now.saturating_sub(before.at).as_secs_f64();
             if seconds > 0.0 {
-                let change = |now: Option<u64>, before: Option<u64>| {
+                let change = |now: Option<u64>, before: Option<u64>, seconds: f64| {
                     Some((now? as f64 - before? as f64) / seconds)
                 };
                 // A counter that fell was reset: its rate is unknown.
-                let rate = |now: Option<u64>, before: Option<u64>| {
-                    change(now, before).filter(|rate| *rate >= 0.0)
+                let rate = |now: Option<u64>, before: Option<u64>, seconds: f64| {
+                    change(now, before, seconds).filter(|rate| *rate >= 0.0)
                 };
-                // Its file is not read in each interval: what came in the meantime came over all of it.
-                let waited = now.saturating_sub(before.pressure_at).as_secs_f64() * 1e9;
+                // Only usage is read in each interval. What the other files say is unknown in between, and what
+                // came to it in the meantime came over all of it.
+                let full = self.read_in_full.then_some(self.memory);
+                let (full, was) = (full.unwrap_or_default(), before.full);
+                let waited = now.saturating_sub(before.full_at).as_secs_f64();
                 let pressure = |now: Option<u64>, before: Option<u64>| {
-                    let ns = now?.checked_sub(before?)? as f64;
-                    Some((ns / waited).min(1.0))
+                    rate(now, before, waited).map(|ns| (ns / 1e9).min(1.0))
                 };
                 self.rates = Rates {
                     growth_bytes_per_second: change(
                         self.memory.usage_bytes,
-                        before.memory.usage_bytes,
+                        before.usage_bytes,
+                        seconds,
                     ),
-                    anon_growth_bytes_per_second: change(
-                        self.memory.anon_bytes,
-                        before.memory.anon_bytes,
+                    anon_growth_bytes_per_second: change(full.anon_bytes, was.anon_bytes, waited),
+                    faults_per_second: rate(full.faults, was.faults, waited),
+                    major_faults_per_second: rate(full.major_faults, was.major_faults, waited),
+                    mapped_bytes_per_second: rate(
+                        Some(mapped_bytes),
+                        Some(before.mapped_bytes),
+                        seconds,
                     ),
-                    faults_per_second: rate(self.memory.faults, before.memory.faults),
-                    major_faults_per_second: rate(
-                        self.memory.major_faults,
-                        before.memory.major_faults,
-                    ),
-                    mapped_bytes_per_second: rate(Some(mapped_bytes), Some(before.mapped_bytes)),
-                    reclaim_stall_ratio: rate(Some(counters.stall_ns), Some(before.stall_ns))
-                        .map(|ns| ns / 1e9),
-                    pressure_some_ratio: pressure(
-                        self.memory.pressure.some_ns,
-                        before.memory.pressure.some_ns,
-                    ),
-                    pressure_full_ratio: pressure(
-                        self.memory.pressure.full_ns,
-                        before.memory.pressure.full_ns,
-                    ),
+                    reclaim_stall_ratio: rate(
+                        Some(counters.stall_ns),
+                        Some(before.stall_ns),
+                        seconds,
+                    )
+                    .map(|ns| ns / 1e9),
+                    pressure_some_ratio: pressure(full.pressure.some_ns, was.pressure.some_ns),
+                    pressure_full_ratio: pressure(full.pressure.full_ns, was.pressure.full_ns),
                 };
             }
         }
-        let pressure_at = match self.before {
-            Some(before) if !self.read_in_full => before.pressure_at,
-            _ => now,
+        let (full_at, full) = match self.before {
+            Some(before) if !self.read_in_full => (before.full_at, before.full),
+            _ => (now, self.memory),
         };
         self.read_in_full = false;
         self.before = Some(Before {
             at: now,
-            memory: self.memory,
+            usage_bytes: self.memory.usage_bytes,
             mapped_bytes,
             stall_ns: counters.stall_ns,
-            pressure_at,
+            full_at,
+            full,
         });
     }
 

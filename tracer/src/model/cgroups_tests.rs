@@ -189,13 +189,46 @@ fn pressure_is_the_share_of_the_time_since_it_was_read_last() {
     };
     assert_eq!(read(Some(1_000_000_000), 1, true), None);
     assert_eq!(read(Some(1_500_000_000), 2, true), Some(0.5));
-    assert_eq!(read(Some(1_500_000_000), 3, false), Some(0.0));
-    assert_eq!(read(Some(1_500_000_000), 5, false), Some(0.0));
+    assert_eq!(read(Some(1_500_000_000), 3, false), None);
+    assert_eq!(read(Some(1_500_000_000), 5, false), None);
     // Over the four seconds in which it was not read.
     assert_eq!(read(Some(3_500_000_000), 6, true), Some(0.5));
     // A counter that fell was reset.
     assert_eq!(read(Some(0), 7, true), None);
     assert_eq!(read(None, 8, true), None);
+}
+
+#[test]
+fn what_only_a_full_reading_tells_changes_over_the_time_since_the_last_one() {
+    let mut cgroups = tree();
+    let mut read = |(usage, anon): (u64, u64), faults: u64, at: u64, in_full: bool| {
+        let memory = MemoryReading {
+            usage_bytes: Some(usage),
+            anon_bytes: Some(anon),
+            faults: Some(faults),
+            major_faults: Some(faults / 10),
+            ..MemoryReading::default()
+        };
+        cgroups.read(2, memory);
+        if in_full {
+            cgroups.read_in_full(2, None);
+        }
+        cgroups.close_interval(Duration::from_secs(at));
+        let rates = cgroups.get(2).unwrap().rates;
+        [
+            rates.growth_bytes_per_second,
+            rates.anon_growth_bytes_per_second,
+            rates.faults_per_second,
+            rates.major_faults_per_second,
+        ]
+    };
+    assert_eq!(read((1000, 500), 100, 1, true), [None; 4]);
+    let usage_only = [Some(10.0), None, None, None];
+    assert_eq!(read((1010, 500), 100, 2, false), usage_only);
+    assert_eq!(read((1030, 500), 100, 4, false), usage_only);
+    // Over four seconds what is not of usage.
+    let in_full = [Some(10.0), Some(-25.0), Some(100.0), Some(10.0)];
+    assert_eq!(read((1040, 400), 500, 5, true), in_full);
 }
 
 #[test]

@@ -212,12 +212,16 @@ impl Processes {
         weight(now).saturating_sub(before.map_or(0, |before| weight(&before.counts)))
     }
 
-    /// Takes an interval's counts; says who is worth looking at.
+    /// Takes an interval's counts, of which the first of each process counts; says who is worth looking at.
     pub fn count(&mut self, counts: impl Iterator<Item = (ProcessKey, HeapCounts)>) -> Activity {
         let mut active: Vec<(u64, ProcessKey)> = Vec::new();
         let mut activity = Activity::default();
         let mut present = std::mem::take(&mut self.by_key);
         for (key, counts) in counts {
+            // Again, as the walk over the map began anew.
+            if self.by_key.contains_key(&key) {
+                continue;
+            }
             let before = present.remove(&key);
             let weight = weight(&counts)
                 .saturating_sub(before.as_ref().map_or(0, |before| weight(&before.counts)));

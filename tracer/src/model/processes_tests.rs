@@ -133,6 +133,21 @@ fn a_process_that_got_the_id_of_another_has_no_growth_yet() {
 }
 
 #[test]
+fn a_process_that_comes_twice_in_a_walk_keeps_what_is_known_of_it() {
+    let mut processes = Processes::default();
+    processes.count([(key(1), counts(64))].into_iter());
+    processes.looked_at(&key(1), Duration::from_secs(1), Some(7), look(1, 100));
+    // A process ended while it was read, and the walk began anew.
+    let walk = [(key(1), counts(64)), (key(2), counts(1))];
+    let activity = processes.count(walk.into_iter().chain(walk));
+    assert_eq!(activity.active, [key(2)]);
+    processes.looked_at(&key(1), Duration::from_secs(5), Some(7), look(1, 500));
+    assert_eq!(change(&processes, 1, 1), Some((1, 100, 5, 500)));
+    let growing = processes.growing(1).remove(&1).unwrap();
+    assert_eq!(growing[0].growth_bytes_per_second, Some(100.0));
+}
+
+#[test]
 fn a_process_that_left_the_map_is_forgotten_and_an_idle_one_is_asked_for() {
     let mut processes = Processes::default();
     processes.count([(key(1), counts(1)), (key(2), counts(1))].into_iter());

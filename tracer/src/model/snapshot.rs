@@ -191,18 +191,20 @@ pub struct GrowerSnapshot {
     pub rss_anon_bytes: u64,
 }
 
-/// Rates over the last interval; `None` at first sight of the cgroup.
+/// Rates over the last interval; `None` at first sight of the cgroup. Of what only a full reading tells: over the
+/// time since the one before, `None` in intervals without one.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Rates {
     /// Change of `usage_bytes`.
     pub growth_bytes_per_second: Option<f64>,
+    /// Of full readings, as are the next two.
     pub anon_growth_bytes_per_second: Option<f64>,
     pub faults_per_second: Option<f64>,
     pub major_faults_per_second: Option<f64>,
     pub mapped_bytes_per_second: Option<f64>,
     /// Time that tasks of this very cgroup stalled in reclaim, all together, to time passed.
     pub reclaim_stall_ratio: Option<f64>,
-    /// Share of the time in which some, or all, tasks waited for memory; v2 only.
+    /// Share of the time in which some, or all, tasks waited for memory; v2 only. Of full readings.
     pub pressure_some_ratio: Option<f64>,
     pub pressure_full_ratio: Option<f64>,
 }

@@ -51,7 +51,8 @@ pub struct Space {
     pub ended: Option<Instant>,
     /// Of small pages into huge ones, when all pages were looked at last.
     collapses: Option<u64>,
-    /// Of its page table: bound to this address space, also when the process executes another program.
+    /// Of its page table: bound to this address space, also when the process executes another program. While it
+    /// is open, no other gets its `mm` (`proc_mem_open` in fs/proc/base.c holds the struct).
     pagemap: File,
     code: CodeMap,
     code_read: Instant,

@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_ktime_get_boot_ns, generated::bpf_probe_read_kernel},
 };
 use memtrace_ebpf::{
-    counts::{Drop, ProcessKey},
+    counts::{CgroupCounts, Drop, ProcessKey},
     event::{KIND_PROCESS_EXITED, ProcessExit},
     offsets::ABSENT,
 };
@@ -14,7 +14,7 @@ use crate::{
     bare::Bare,
     counters::{add, cgroup, dropped},
     globals::*,
-    maps::{BREAKS, ENDED, EVENTS, PROCESSES, ProcessId},
+    maps::{BREAKS, ENDED, EVENTS, Ended, PROCESSES, ProcessId},
     probes::oom,
     task::{self, Kernel},
 };
@@ -31,7 +31,12 @@ pub fn thread(task: Kernel) {
         return;
     };
     // Counted down before this hook: all threads between the two find nobody left.
-    if signal.read::<u32>(&OFF_SIGNAL_LIVE) != Some(0) || !is_first(task) {
+    if signal.read::<u32>(&OFF_SIGNAL_LIVE) != Some(0) {
+        return;
+    }
+    let process = process_id(task);
+    if !is_first(process) {
+        later(task, signal, process);
         return;
     }
     let tgid = task::tgid(task);
@@ -50,8 +55,17 @@ pub fn thread(task: Kernel) {
 
     let faults = faults_of_all(task, signal);
     let peak_rss_pages = signal.read::<u64>(&OFF_SIGNAL_MAXRSS).unwrap_or(0);
+    if let Some(ended) = ENDED.get_ptr_mut(process) {
+        // SAFETY: a live map value.
+        unsafe {
+            (*ended).minor_faults = faults.minor;
+            (*ended).major_faults = faults.major;
+            // Last: it lets later threads read the others.
+            (&raw mut (*ended).peak_rss_pages).write_volatile(peak_rss_pages);
+        }
+    }
     if let Some(counts) = cgroup(id) {
-        // SAFETY: a live map value. The maximum may lose a race; the sums may not.
+        // SAFETY: a live map value.
         unsafe {
             add(&raw mut (*counts).lifecycle.exits, 1);
             add(
@@ -62,12 +76,61 @@ pub fn thread(task: Kernel) {
                 &raw mut (*counts).lifecycle.exited_major_faults,
                 faults.major,
             );
-            let peak = &raw mut (*counts).lifecycle.exited_peak_rss_pages;
-            if peak_rss_pages > *peak {
-                *peak = peak_rss_pages;
-            }
+            raise_peak(counts, peak_rss_pages);
         }
     }
+    tell(task, id, peak_rss_pages, faults);
+}
+
+/// The kernel sets the peak in the thread that was the last to count down, which need not be the first here.
+#[inline(always)]
+fn later(task: Kernel, signal: Kernel, process: ProcessId) {
+    let peak_rss_pages = signal.read::<u64>(&OFF_SIGNAL_MAXRSS).unwrap_or(0);
+    let Some(ended) = ENDED.get_ptr_mut(process) else {
+        return;
+    };
+    // SAFETY: a live map value.
+    let told = unsafe { (&raw const (*ended).peak_rss_pages).read_volatile() };
+    if peak_rss_pages <= told {
+        return;
+    }
+    // SAFETY: as above.
+    let faults = unsafe {
+        (&raw mut (*ended).peak_rss_pages).write_volatile(peak_rss_pages);
+        Faults {
+            minor: (*ended).minor_faults,
+            major: (*ended).major_faults,
+        }
+    };
+    let Some(id) = task::memory_cgroup(task) else {
+        dropped(Drop::CgroupUnknown);
+        return;
+    };
+    if let Some(counts) = cgroup(id) {
+        // SAFETY: a live map value.
+        unsafe { raise_peak(counts, peak_rss_pages) };
+    }
+    if told < EXIT_MIN_PEAK_PAGES.load() {
+        tell(task, id, peak_rss_pages, faults);
+    }
+}
+
+/// # Safety
+/// `counts` is a live map value.
+#[inline(always)]
+unsafe fn raise_peak(counts: *mut CgroupCounts, pages: u64) {
+    // SAFETY: by contract. The maximum may lose a race; the sums may not.
+    unsafe {
+        let peak = &raw mut (*counts).lifecycle.exited_peak_rss_pages;
+        if pages > *peak {
+            *peak = pages;
+        }
+    }
+}
+
+/// One record, of a process that was big enough.
+#[inline(always)]
+fn tell(task: Kernel, cgroup_id: u64, peak_rss_pages: u64, faults: Faults) {
     if peak_rss_pages < EXIT_MIN_PEAK_PAGES.load() {
         return;
     }
@@ -79,8 +142,8 @@ pub fn thread(task: Kernel) {
     };
     entry.write(ProcessExit {
         kind: KIND_PROCESS_EXITED,
-        tgid,
-        cgroup_id: id,
+        tgid: task::tgid(task),
+        cgroup_id,
         // SAFETY: takes no argument.
         time_ns: unsafe { bpf_ktime_get_boot_ns() },
         peak_rss_pages,
@@ -91,18 +154,28 @@ pub fn thread(task: Kernel) {
     entry.submit(0);
 }
 
-/// Whether no other thread has taken note of the end of this process.
 #[inline(always)]
-fn is_first(task: Kernel) -> bool {
+fn process_id(task: Kernel) -> ProcessId {
     let leader = task.follow(&OFF_TASK_GROUP_LEADER).unwrap_or(task);
-    let process = ProcessId {
+    ProcessId {
         start_boottime: leader.read::<u64>(&OFF_TASK_START_BOOTTIME).unwrap_or(0),
         tgid: u64::from(task::tgid(task)),
-    };
-    // An end that finds no room is counted rather twice than never.
-    ENDED.insert(process, 1, BPF_NOEXIST.into()) != Err(-EEXIST)
+    }
 }
 
+/// Whether no other thread has taken note of the end of this process.
+#[inline(always)]
+fn is_first(process: ProcessId) -> bool {
+    let under_way = Ended {
+        peak_rss_pages: u64::MAX,
+        minor_faults: 0,
+        major_faults: 0,
+    };
+    // An end that finds no room is counted rather twice than never.
+    ENDED.insert(process, under_way, BPF_NOEXIST.into()) != Err(-EEXIST)
+}
+
+#[derive(Clone, Copy)]
 struct Faults {
     minor: u64,
     major: u64,
