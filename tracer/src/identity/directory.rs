@@ -147,9 +147,14 @@ impl Directory {
             return false;
         }
         if let Some(hash) = &pod.config_hash {
-            let held = self.by_hash.get(hash).filter(|uid| **uid != pod.uid);
-            // A pod that claims another's cgroup by an annotation does not get it.
-            if !held.is_some_and(|uid| self.is_live(uid)) {
+            let held = self.by_hash.get(hash).and_then(|uid| self.pods.get(uid));
+            // A pod that claims another's cgroup by an annotation does not get it. No two pods have one name at
+            // a time: one of the holder's was made again.
+            let is_others = held.is_some_and(|held| {
+                let name = (&held.what.namespace, &held.what.name);
+                held.gone_at.is_none() && name != (&pod.namespace, &pod.name)
+            });
+            if !is_others {
                 self.by_hash.insert(hash.clone(), pod.uid.clone());
             }
         }
@@ -287,6 +292,26 @@ impl Directory {
         }
         let (source, listed) = &self.runtime.get(container_id)?.what;
         Some((*source, &listed.container))
+    }
+
+    /// Whether the API, or where it does not know the container the runtime itself, has it in the pod that
+    /// the path states.
+    pub fn vouches(&self, path: &PathIdentity) -> bool {
+        let (Some(id), Some(stated)) = (&path.container_id, &path.pod_uid) else {
+            return false;
+        };
+        let uid = self.uid_of(stated);
+        if let Some(known) = self.containers.get(id) {
+            let (of, container) = &known.what;
+            let mut ends = container.ends.iter();
+            let has_ended = ends.any(|end| end.container_id.as_ref() == Some(id));
+            return of == uid && self.is_live(uid) && !has_ended;
+        }
+        let listed = self.runtime.get(id);
+        listed
+            .filter(|known| known.what.0 == Source::Cri)
+            .and_then(|known| known.what.1.pod.as_ref())
+            .is_some_and(|pod| pod.uid == *stated || pod.uid == uid)
     }
 
     /// The names of a cgroup.

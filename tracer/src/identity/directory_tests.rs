@@ -225,6 +225,26 @@ fn a_hash_is_not_taken_over_by_another_pod_nor_does_it_stand_for_a_uid() {
 }
 
 #[test]
+fn a_static_pod_that_was_made_again_has_the_hash_after_all_are_listed_anew() {
+    let hash = "0123456789abcdef0123456789abcdef";
+    let anew = UID.replace('3', "4");
+    let of = |uid: &str| {
+        Update::Pod(Box::new(Pod {
+            uid: uid.into(),
+            config_hash: Some(hash.into()),
+            ..pod(Vec::new())
+        }))
+    };
+    let directory = directory(vec![
+        of(UID),
+        of(&anew),
+        Update::PodsAre(vec![anew.clone()]),
+    ]);
+    let path = parse(Path::new(&format!("/kubepods/pod{hash}")));
+    assert_eq!(directory.names(&path).pod_uid, Some(anew));
+}
+
+#[test]
 fn lives_that_the_status_no_longer_tells_make_room() {
     let mut directory = directory(Vec::new());
     for life in 0..MOST_CONTAINERS + 10 {

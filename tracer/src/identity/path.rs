@@ -123,6 +123,14 @@ pub fn parse(path: &Path) -> PathIdentity {
     identity
 }
 
+/// The levels of a path that state a pod, the innermost first.
+pub fn pod_levels(path: &Path) -> impl Iterator<Item = &Path> {
+    path.ancestors().filter(|level| {
+        let name = level.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| pod_uid(name).is_some())
+    })
+}
+
 /// The container that a level of the path is.
 fn container<'a>(name: &'a str, parent: &str) -> Option<(&'a str, Option<Runtime>)> {
     // The kubelet asked for a systemd slice, the runtime made a directory of it.

@@ -56,7 +56,7 @@ impl<'a> Claim<'a> {
         Some(Self {
             container_id: identity.container_id.as_deref()?,
             base,
-            standing: Standing::of(base, identity),
+            standing: standing(base, identity),
         })
     }
 }
@@ -170,6 +170,28 @@ pub fn base<'a>(path: &'a Path, identity: &PathIdentity) -> Option<&'a Path> {
     let below = identity.below_container.as_deref().unwrap_or_default();
     let levels = below.split('/').filter(|level| !level.is_empty()).count();
     path.ancestors().nth(levels)
+}
+
+/// Of a container by its own cgroup: no higher than the pods that it is in.
+pub fn standing(base: &Path, identity: &PathIdentity) -> Standing {
+    Standing::of(base, identity).min(pod_standing(base, identity))
+}
+
+/// Of the pods that a path goes through: the lowest, as who can make one can make all below it.
+pub fn pod_standing(path: &Path, identity: &PathIdentity) -> Standing {
+    path::pod_levels(path)
+        .map(|level| Standing::of(level, identity))
+        .min()
+        .unwrap_or(Standing::Runtime)
+}
+
+/// Of one that states a pod which may be another's.
+pub fn podless(identity: PathIdentity) -> PathIdentity {
+    PathIdentity {
+        pod_uid: None,
+        qos: None,
+        ..identity
+    }
 }
 
 /// Of one whose container is another's.

@@ -148,6 +148,19 @@ fn a_runtime_that_moves_a_container_takes_the_id_along() {
 }
 
 #[test]
+fn a_pod_within_a_container_does_not_take_the_id_of_one_that_is_gone() {
+    let outer = "a".repeat(64);
+    let mut tree = Tree::new();
+    let (first, _) = tree.made(&real());
+    tree.removed(first, 10);
+    for pods in [format!("pod{UID}"), format!("pod{UID}/pod{UID}")] {
+        let (_, told) = tree.made(&format!("/docker/{outer}/{pods}/{}", id()));
+        assert_eq!(told, None, "{pods}");
+    }
+    assert_eq!(tree.made(&real()).1, Some(id()));
+}
+
+#[test]
 fn who_waits_for_a_stopped_container_loses_the_id_when_it_starts() {
     let mut tree = Tree::new();
     let before = tree.claims.generation();

@@ -12,7 +12,7 @@ use crate::{
         facts::{Container, ContainerEnd, KnownPlace, Source, SourceState, Update, Wanted},
         names::{Names, NamingOptions},
         options::NamingConfig,
-        path::PathIdentity,
+        path::{self, PathIdentity},
         sources::{Sources, SourcesError},
     },
     incident::Incident,
@@ -145,8 +145,16 @@ impl Naming {
         self.believed(cgroup, path)
     }
 
-    /// Without container and pod where what is known of the container does not fit the place.
-    fn believed(&self, cgroup: &Cgroup, path: PathIdentity) -> PathIdentity {
+    /// Without the pod where anybody can state one and its cluster does not tell of the container, and without
+    /// container and pod where what is known of the container does not fit the place.
+    fn believed(&self, cgroup: &Cgroup, mut path: PathIdentity) -> PathIdentity {
+        let is_vouched = self.claims.is_vouched(cgroup.id);
+        if claims::pod_standing(&cgroup.path, &path) == Standing::Delegated
+            && !is_vouched
+            && !self.directory.vouches(&path)
+        {
+            path = claims::podless(path);
+        }
         let told = path
             .container_id
             .as_ref()
@@ -155,9 +163,9 @@ impl Naming {
         else {
             return path;
         };
-        let standing = Standing::of(base, &path);
+        let standing = claims::standing(base, &path);
         let fits = match source {
-            Source::Files => standing.fits(&path, container) || self.claims.is_vouched(cgroup.id),
+            Source::Files => standing.fits(&path, container) || is_vouched,
             // Of a pod's container the kubelet says so in the path.
             Source::Kubernetes | Source::Cri => {
                 standing != Standing::Delegated || path.pod_uid.is_some()
@@ -252,8 +260,11 @@ impl Naming {
 
     fn names_of(&self, cgroups: &Cgroups, id: Option<u64>) -> Option<Box<Names>> {
         let cgroup = cgroups.get(id?)?;
-        let names = self.directory.names(&self.identity(cgroup, cgroups));
-        (!names.is_empty()).then(|| Box::new(names))
+        let identity = self.identity(cgroup, cgroups);
+        let names = self.directory.names(&identity);
+        // Without any, outputs go by the path, also by one that is not believed.
+        let is_believed = identity == path::parse(&cgroup.path);
+        (!names.is_empty() || !is_believed).then(|| Box::new(names))
     }
 
     /// Names all cgroups of an incident as they are known now.

@@ -1,9 +1,13 @@
 use std::path::Path;
 
 use super::*;
-use crate::identity::{facts::RuntimeContainer, path::Runtime};
+use crate::identity::{
+    facts::{Pod, RuntimeContainer},
+    path::Runtime,
+};
 
 const GRACE: Duration = Duration::from_secs(60);
+const UID: &str = "3f0d9e9c-9c6e-4b2a-8a3e-0c6a9f1b2c3d";
 
 fn id() -> String {
     "b".repeat(64)
@@ -58,6 +62,84 @@ fn container(naming: &Naming, cgroups: &Cgroups, number: u64) -> Option<String> 
     );
     assert_eq!(line.container.is_some(), line.container_id.is_some());
     line.container.clone()
+}
+
+/// A pod of the API.
+fn pod(containers: Vec<Container>) -> Update {
+    Update::Pod(Box::new(Pod {
+        uid: UID.to_owned(),
+        namespace: "shop".to_owned(),
+        name: "cart-0".to_owned(),
+        containers,
+        ..Pod::default()
+    }))
+}
+
+#[test]
+fn a_cgroup_that_anybody_can_name_after_a_pod_has_none_of_its_names() {
+    let (outer, other) = ("c".repeat(64), UID.replace('3', "4"));
+    let user = "/user.slice/user-1000.slice/user@1000.service";
+    for decoy in [
+        format!("{user}/pod{UID}"),
+        format!("{user}/pod{UID}/{}", id()),
+        format!("/kubepods.slice/cri-containerd-{outer}.scope/pod{UID}"),
+        format!("/kubepods/pod{other}/{outer}/pod{UID}/deep"),
+        format!("/kubepods/pod{other}/{outer}/pod{UID}/{}", id()),
+        format!("/kubepods/pod{other}/{outer}/pod{other}/pod{UID}"),
+    ] {
+        let (mut naming, mut cgroups) = (naming(), Cgroups::new(100, GRACE));
+        naming.apply(pod(Vec::new()), Duration::ZERO);
+        made(&mut naming, &mut cgroups, 1, &decoy);
+        made(
+            &mut naming,
+            &mut cgroups,
+            2,
+            &format!("/kubepods/pod{UID}/x"),
+        );
+        let line = &cgroups.get(1).unwrap().names;
+        // Were there none, the event would have what the path states.
+        let incident = naming.names_of(&cgroups, Some(1)).unwrap();
+        for names in [line.as_ref(), incident.as_ref()] {
+            assert_eq!((&names.pod, &names.pod_uid), (&None, &None), "{decoy}");
+        }
+        let real = &cgroups.get(2).unwrap().names;
+        assert_eq!(real.pod.as_deref(), Some("cart-0"));
+    }
+}
+
+#[test]
+fn the_pod_of_a_nested_cluster_is_told_once_its_api_tells_of_the_container_and_after() {
+    let (mut naming, mut cgroups) = (naming(), Cgroups::new(100, GRACE));
+    let node = format!("/docker/{}/kubelet/kubepods", "c".repeat(64));
+    let path = format!("{node}/pod{UID}/{}", id());
+    made(&mut naming, &mut cgroups, 1, &path);
+    let ended = ContainerEnd {
+        container_id: Some(id()),
+        reason: None,
+        exit_code: None,
+        finished: None,
+    };
+    let app = Container {
+        id: Some(id()),
+        name: "app".to_owned(),
+        ..Container::default()
+    };
+    let over = Container {
+        ends: vec![ended],
+        ..app.clone()
+    };
+    let states = [
+        (Vec::new(), None),
+        (vec![app], Some("shop/cart-0/app")),
+        (vec![over], Some("shop/cart-0/app")),
+    ];
+    for (containers, short) in states {
+        naming.apply(pod(containers), Duration::ZERO);
+        naming.refresh(&mut cgroups, Duration::ZERO);
+        let names = &cgroups.get(1).unwrap().names;
+        assert_eq!(names.short().as_deref(), short);
+        assert_eq!(names.container_id, Some(id()));
+    }
 }
 
 #[test]

@@ -26,7 +26,8 @@ impl Standing {
     pub fn of(base: &Path, identity: &PathIdentity) -> Self {
         let above = base.parent().unwrap_or(base);
         // The pods of Podman's own cgroup manager are named like containers.
-        let of_podman = above.starts_with("/libpod_parent");
+        let of_podman =
+            above.starts_with("/libpod_parent") && !file_name(above).starts_with("libpod-");
         let nested = path::parse(above).container_id.is_some() && !of_podman;
         if nested || is_user(above) {
             return Self::Delegated;

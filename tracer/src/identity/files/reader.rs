@@ -146,21 +146,26 @@ impl Reader {
 
     fn answer(&self, id: &str) -> Result<Answer, FileError> {
         let former = self.found.get(id);
+        let mut problem = None;
         for data_root in &self.config.docker {
             let known = former.and_then(|former| former.stamp);
-            match docker::look(&self.config.root, data_root, id, known)? {
-                None => {}
-                Some((_, None)) => return Ok(Answer::Same),
-                Some((stamp, Some(container))) => {
+            match docker::look(&self.config.root, data_root, id, known) {
+                Ok(None) => {}
+                Ok(Some((_, None))) => return Ok(Answer::Same),
+                Ok(Some((stamp, Some(container)))) => {
                     return Ok(Answer::Is(Box::new(Found {
                         container,
                         stamp: Some(stamp),
                     })));
                 }
+                // Another store may have it.
+                Err(error) => {
+                    problem.get_or_insert(error);
+                }
             }
         }
         let Some(listed) = self.lists.iter().find_map(|list| list.get(id)) else {
-            return Ok(Answer::Absent);
+            return problem.map_or(Ok(Answer::Absent), Err);
         };
         if former.is_some_and(|former| former.container == *listed) {
             return Ok(Answer::Same);

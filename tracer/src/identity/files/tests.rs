@@ -234,6 +234,19 @@ fn a_file_that_cannot_be_read_spoils_no_other() {
     assert!(looked.problem.is_none() && !looked.known.contains(&id(2)));
 }
 
+#[test]
+fn a_file_that_cannot_be_read_in_one_store_hides_no_other_store() {
+    let host = tempfile::tempdir().unwrap();
+    write_docker(&host, 1, "torn");
+    fs::write(docker_file(&host, 1), "{").unwrap();
+    write_podman(&host, &[1]);
+    let config = FilesConfig::find(Root::at(host.path()));
+    let looked = Reader::new(&config).look(vec![id(1)], true);
+    assert_eq!(looked.containers.len(), 1, "{looked:?}");
+    assert_eq!(looked.containers[0].container.name, "p1");
+    assert!(looked.known.contains(&id(1)));
+}
+
 #[tokio::test]
 async fn a_list_that_cannot_be_read_is_told_and_got_over() {
     let list = "var/lib/containers/storage/overlay-containers/volatile-containers.json";
