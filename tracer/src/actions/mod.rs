@@ -92,7 +92,11 @@ impl Actions {
         };
         let (program, arguments) = match command_line(&rule.run, facts) {
             Ok(command) => command,
-            Err(fact) => return Some(not_run(format!("{{{fact}}} is not known"))),
+            Err(fact) => {
+                return Some(not_run(format!(
+                    "{{{fact}}} is not known, or begins like an option"
+                )));
+            }
         };
         let (interval, container) = (rule.min_interval, &facts.container);
         if let Turn::TooEarly { first } = self.pace.turn(&rule.name, container, interval, now) {
@@ -172,6 +176,7 @@ fn outcome(done: Done) -> Outcome {
         }
         End::TimedOut => format!("{rule:?} ran for {event}: timed out and ended after {took:.1} s"),
         End::Stopped => format!("{rule:?} for {event}: ended after {took:.1} s with memtrace"),
+        End::NotRun => format!("{rule:?} was not run for {event}: memtrace ends"),
         End::NotStarted(error) => {
             let program = escape::display(job.invocation.program.as_bytes(), 256);
             format!("{rule:?} could not be started for {event}: {program}: {error}")

@@ -81,12 +81,12 @@ impl Pool {
     /// Takes a job if there is room; never waits.
     pub fn submit(&self, job: Job) -> Result<(), Refused> {
         let mut state = self.shared.state();
-        let may_start = state.threads < MOST_RUNNING;
-        if !may_start && state.queue.len() >= MOST_QUEUED {
+        // So many wait for less than all threads only where no thread can be started.
+        if state.queue.len() >= MOST_QUEUED {
             return Err(Refused::Full);
         }
         state.queue.push_back(job);
-        if !may_start {
+        if state.threads >= MOST_RUNNING {
             return Ok(());
         }
         let (shared, sender) = (Arc::clone(&self.shared), self.sender.clone());
@@ -114,12 +114,13 @@ impl Pool {
         }
     }
 
-    /// Waits until `deadline` for what runs, then ends it; gives what ended.
+    /// Waits until `deadline` for what runs, then ends it; gives what ended and what was not run.
     pub fn stop(&mut self, deadline: Instant) -> Vec<Done> {
         let mut ended = Vec::new();
         self.wait_until(deadline, &mut ended);
         self.shared.stopping.store(true, Ordering::Relaxed);
-        self.shared.state().queue.clear();
+        let waiting = std::mem::take(&mut self.shared.state().queue);
+        ended.extend(waiting.into_iter().map(not_run));
         self.wait_until(Instant::now() + LAST, &mut ended);
         ended
     }
@@ -168,16 +169,68 @@ fn work(shared: &Shared, sender: &mpsc::Sender<Done>) {
                 }
             }
         };
-        let ran = if shared.stopping.load(Ordering::Relaxed) {
-            Ran {
-                end: End::Stopped,
-                took: Duration::ZERO,
-                output: Vec::new(),
-            }
+        let done = if shared.stopping.load(Ordering::Relaxed) {
+            not_run(job)
         } else {
-            process::run(&job.invocation, &shared.stopping)
+            let ran = process::run(&job.invocation, &shared.stopping);
+            Done { job, ran }
         };
         // Without the agent there is nobody to tell.
-        let _ = sender.blocking_send(Done { job, ran });
+        let _ = sender.blocking_send(done);
+    }
+}
+
+/// Of one that still waited.
+fn not_run(job: Job) -> Done {
+    let ran = Ran {
+        end: End::NotRun,
+        took: Duration::ZERO,
+        output: Vec::new(),
+    };
+    Done { job, ran }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job() -> Job {
+        Job {
+            rule: "test".into(),
+            event: "incident",
+            cgroup_id: None,
+            invocation: Invocation {
+                program: "/bin/true".into(),
+                arguments: Vec::new(),
+                environment: Vec::new(),
+                input: Arc::default(),
+                timeout: Duration::from_secs(1),
+            },
+        }
+    }
+
+    /// A pool in which nothing takes what waits.
+    fn waiting(threads: usize, jobs: usize) -> Pool {
+        let pool = Pool::default();
+        let mut state = pool.shared.state();
+        state.threads = threads;
+        state.queue.extend((0..jobs).map(|_| job()));
+        drop(state);
+        pool
+    }
+
+    #[test]
+    fn what_waits_is_bounded_also_where_no_more_threads_can_be_started() {
+        let pool = waiting(1, MOST_QUEUED);
+        assert_eq!(pool.submit(job()), Err(Refused::Full));
+        assert_eq!(pool.shared.state().queue.len(), MOST_QUEUED);
+    }
+
+    #[test]
+    fn what_waits_at_the_end_is_told_as_not_run() {
+        let mut pool = waiting(0, 3);
+        let ended = pool.stop(Instant::now());
+        assert_eq!(ended.len(), 3);
+        assert!(ended.iter().all(|done| done.ran.end == End::NotRun));
     }
 }

@@ -55,6 +55,8 @@ pub enum End {
     TimedOut,
     /// It was ended because the agent ends.
     Stopped,
+    /// It still waited when the agent ended.
+    NotRun,
     NotStarted(String),
 }
 

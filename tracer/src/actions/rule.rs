@@ -134,15 +134,18 @@ impl Argument {
     /// The argument for an event.
     ///
     /// # Errors
-    /// The fact that is not known of it.
+    /// The fact that is not known of it, or that would make an option of the argument.
     pub fn fill(&self, facts: &Facts) -> Result<String, &'static str> {
-        self.0
-            .iter()
-            .map(|piece| match piece {
-                Piece::Text(text) => Ok(text.as_str()),
-                Piece::Fact(name) => facts.get(name).ok_or(*name),
-            })
-            .collect()
+        let pieces = self.0.iter().map(|piece| match piece {
+            Piece::Text(text) => Ok(text.as_str()),
+            Piece::Fact(name) => facts.get(name).ok_or(*name),
+        });
+        let filled = pieces.collect::<Result<String, _>>()?;
+        match self.0.first() {
+            // Others choose names; options are the operator's.
+            Some(Piece::Fact(name)) if filled.starts_with('-') => Err(*name),
+            _ => Ok(filled),
+        }
     }
 }
 

@@ -189,6 +189,18 @@ fn facts_in_arguments_stay_one_argument_and_an_unknown_one_runs_nothing() {
 }
 
 #[test]
+fn a_fact_makes_no_option_of_an_argument() {
+    let mut hostile = incident("u1");
+    hostile.victims[0].names.as_mut().unwrap().container_id = Some("-Htcp:evil:2375".into());
+    let facts = Facts::of_incident(&hostile, |_| None).unwrap();
+    let fill = |text: &str| Argument::parse(text).unwrap().fill(&facts);
+    assert_eq!(fill("{container_id}"), Err("container_id"));
+    assert_eq!(fill("{container_id}-{pid}"), Err("container_id"));
+    let within = fill("--id={container_id}");
+    assert_eq!(within.as_deref(), Ok("--id=-Htcp:evil:2375"));
+}
+
+#[test]
 fn hostile_names_reach_the_command_and_harm_nothing() {
     let mut hostile = incident("u1");
     let name = "x\0y\x1b[31m\n$(touch /tmp/never)".to_owned();
