@@ -291,6 +291,12 @@ impl Agent {
     }
 
     async fn trace(&mut self, signals: &mut Signals) -> Result<(), RunError> {
+        let traced = self.trace_until_told(signals).await;
+        // Also when the output failed: the store, the backend and commands are told all the same.
+        traced.and(self.finish_incidents())
+    }
+
+    async fn trace_until_told(&mut self, signals: &mut Signals) -> Result<(), RunError> {
         // A first picture at once, against which the first interval has rates.
         self.interval().await?;
         let period = self.config.interval;
@@ -330,14 +336,11 @@ impl Agent {
                 outcome = self.actions.ended() => self.tell_action(&outcome),
                 ask = asked::next_of_api(&mut self.api) => self.answer_api(ask),
             }
-            for record in events {
-                self.event(&record)?;
-            }
-            self.attend_oom()?;
+            let taken = self.take_events(&events);
+            self.attend_oom().and(taken)?;
         }
         // What happened since the last interval is told too.
-        self.interval().await?;
-        self.finish_incidents()
+        self.interval().await
     }
 
     fn stop(mut self) {
@@ -393,10 +396,16 @@ impl Agent {
         let mut events = Vec::new();
         self.event_ring
             .drain_now(|record| events.push(record.to_vec()));
-        for event in events {
-            self.event(&event)?;
+        self.take_events(&events)
+    }
+
+    /// Takes in all of them, also past an output that failed.
+    fn take_events(&mut self, records: &[Vec<u8>]) -> Result<(), RunError> {
+        let mut result = Ok(());
+        for record in records {
+            result = result.and(self.event(record));
         }
-        Ok(())
+        result
     }
 
     /// Reads everything, closes the interval, tells it.

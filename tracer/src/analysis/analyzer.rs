@@ -121,6 +121,11 @@ impl Analyzer {
         self.kept.clock.restart();
     }
 
+    /// Time of the last sample.
+    pub fn last_ms(&self) -> i64 {
+        self.kept.clock.last_ms()
+    }
+
     /// The verdict as of the last sample.
     pub fn verdict(&self) -> &Verdict {
         &self.kept.verdict

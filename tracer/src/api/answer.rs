@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     export::profile::{View, flamegraph, folded, pprof},
+    export::prometheus::turns::{Turn, Turns},
     incident::Incident,
     stacks::profile::Profile,
     store::{StoreError, index::Index},
@@ -26,7 +27,6 @@ use super::{
     query::{CgroupQuery, IncidentQuery},
     route::{BadRequest, ProfileForm, Route, shown},
     server::{Ask, Shared},
-    turns::{Turn, Turns},
 };
 
 /// The agent answers between two readings.

@@ -7,7 +7,6 @@
 //! - `rows`: cgroups in short: chosen, ordered, cut.
 //! - `socket`: the socket file: made, replaced, removed.
 //! - `server`: the thread that answers, and what it asks the agent; `answer`: from questions to bytes.
-//! - `turns`: how many long answers are held at once, and who makes way.
 //! - `client`: asks a running agent.
 
 mod answer;
@@ -23,4 +22,3 @@ pub mod route;
 pub mod rows;
 pub mod server;
 pub mod socket;
-mod turns;

@@ -8,7 +8,10 @@ use std::{os::unix::net::UnixListener, path::PathBuf, sync::Arc, time::Duration}
 use axum::Router;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{export::prometheus::bounded, stacks::profile::Profile};
+use crate::{
+    export::prometheus::{bounded, turns::Turns},
+    stacks::profile::Profile,
+};
 
 use super::{
     answer,
@@ -16,7 +19,6 @@ use super::{
     records::{AgentRecord, CgroupDetails, LeakRecord, Listed, Timeline},
     rows::Sources,
     socket::{ApiSocket, SocketError},
-    turns::Turns,
 };
 
 /// Connections at the same time.

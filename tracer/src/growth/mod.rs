@@ -151,6 +151,11 @@ impl Growth {
     /// Takes in what an earlier agent kept. `same_boot`: ids of cgroups are those of this boot.
     pub fn restore(&mut self, restored: Restored, same_boot: bool, now: Moment) {
         let analyzer = Analyzer::restore(Arc::clone(&self.thresholds), restored.saved);
+        // What lived when the host went down may come again, however long that was.
+        let gone_ms = match restored.cgroup_id {
+            Some(_) if !same_boot => now.sample_ms,
+            _ => analyzer.last_ms().min(now.sample_ms),
+        };
         self.lineage.retire(
             restored.path,
             Ancestor {
@@ -160,7 +165,7 @@ impl Growth {
                 cgroup_id: restored.cgroup_id.filter(|_| same_boot),
                 container: restored.container,
             },
-            now.sample_ms,
+            gone_ms,
         );
     }
 

@@ -226,6 +226,31 @@ fn what_is_kept_is_taken_up_where_it_was_left() {
 }
 
 #[test]
+fn what_is_gone_for_a_day_is_forgotten_however_often_the_agent_starts_again() {
+    let now = |minute: i64| Moment {
+        sample_ms: minute * 60_000,
+        to_unix_ms: 0,
+    };
+    let mut host = Host::new(&[(APP, "/app")]);
+    host.pass(500, |_, minute| (leaking(minute), Limit::Bytes(LIMIT)));
+    host.cgroups.removed(APP, Duration::from_secs(60 * 500));
+    host.pass(1, |_, _| (0, Limit::Unlimited));
+    for left in [1, 1, 0] {
+        // Half a day less a moment: the first two are within a day.
+        let mut next = Host::new(&[]);
+        next.minute = host.minute + 700;
+        for kept in host.growth.kept(now(host.minute), |_| true) {
+            let bytes = postcard::to_stdvec(&kept).unwrap();
+            let restored = postcard::from_bytes(&bytes).unwrap();
+            next.growth.restore(restored, true, now(next.minute));
+        }
+        next.pass(1, |_, _| (0, Limit::Unlimited));
+        host = next;
+        assert_eq!(host.growth.kept(now(host.minute), |_| true).count(), left);
+    }
+}
+
+#[test]
 fn without_a_limit_the_time_is_until_the_machine_has_nothing_available() {
     let mut host = Host::new(&[(APP, "/app")]);
     host.pass(480, |_, minute| (leaking(minute), Limit::Unlimited));

@@ -69,7 +69,7 @@ enum Place {
 #[derive(Debug)]
 pub struct Timelines {
     interval_ms: i64,
-    /// Of the agent: what was made later was not there before.
+    /// Of the agent: a cgroup that was there before counts since this very moment.
     started: SystemTime,
     /// Histories that are taken in of an earlier agent.
     most: usize,
@@ -153,7 +153,8 @@ impl Timelines {
 
     /// The history of a cgroup that has none, or that of its former life.
     fn begin(&mut self, cgroup: &Cgroup, now: Moment) -> Box<History> {
-        let born_ms = (cgroup.since > self.started)
+        // Not by which is later: the wall clock may have been set back in between.
+        let born_ms = (cgroup.since != self.started)
             .then(|| sample_ms(cgroup.since, now))
             .flatten();
         let since_ms = born_ms.unwrap_or(now.sample_ms).min(now.sample_ms);

@@ -114,6 +114,21 @@ pub fn usage(series: &Series) -> Vec<u64> {
 }
 
 #[test]
+fn a_birth_was_seen_also_where_the_wall_clock_was_set_back_before_it() {
+    let mut host = Host::new();
+    let unix_ms = (START_MS + STEPPED_MS).unsigned_abs();
+    let since = SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms);
+    let started = since + Duration::from_secs(3600);
+    host.timelines = Timelines::new(INTERVAL_MS, started, 8192);
+    assert!(host.cgroups.made(1, Path::new("/a"), since));
+    host.has(1, 100 * MIB, Limit::Unlimited);
+    host.pass(INTERVAL_MS);
+    let timeline = host.timeline(1);
+    assert_eq!(timeline.marks[0].text, "made");
+    assert_eq!(timeline.first_seen, wall(START_MS));
+}
+
+#[test]
 fn each_resolution_has_the_largest_usage_of_its_steps_at_the_wall_time_of_now() {
     let mut host = Host::new();
     host.made(1, "/a");

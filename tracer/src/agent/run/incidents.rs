@@ -149,15 +149,13 @@ impl Agent {
     /// Empties the OOM ring, then handles records, evidence and what is complete, in this order, one
     /// at a time: the ring never fills behind work on an incident, and a mark never waits for it.
     pub(super) fn attend_oom(&mut self) -> Result<(), RunError> {
-        for _ in 0..MOST_STEPS {
+        all_steps(MOST_STEPS, || {
             self.take_oom_records();
-            if let Some(record) = self.incidents.backlog.pop_front() {
-                self.oom_record(&record)?;
-            } else if !self.open_next()? && !self.close_next()? && !self.name_next()? {
-                break;
+            match self.incidents.backlog.pop_front() {
+                Some(record) => self.oom_record(&record).map(|()| true),
+                None => Ok(self.open_next()? || self.close_next()? || self.name_next()?),
             }
-        }
-        Ok(())
+        })
     }
 
     fn take_oom_records(&mut self) {
@@ -171,18 +169,18 @@ impl Agent {
     }
 
     fn oom_record(&mut self, bytes: &[u8]) -> Result<(), RunError> {
-        // Cgroups made just before are taken in first, for their names.
-        self.drain_events()?;
+        // Cgroups made just before are taken in first, for their names. An output that fails costs no record.
+        let mut told = self.drain_events();
         let Some(record) = oom::decode(bytes, self.page_size) else {
             self.undecoded += 1;
-            return Ok(());
+            return told;
         };
         match &record {
             OomRecord::Mark(victim) => {
                 if victim.signal.is_some() || !self.incidents.sees_signals {
                     self.witness.killed(victim.cgroup_id, victim.boot_ns);
                 }
-                self.tell_mark(victim)?;
+                told = told.and(self.tell_mark(victim));
             }
             OomRecord::KilledAgain { tgid, boot_ns } => {
                 let cgroup = self.incidents.assembler.cgroup_of(*tgid);
@@ -192,7 +190,7 @@ impl Agent {
         }
         let (assembler, gfp) = self.incidents.parts();
         assembler.feed(record, &host(&self.cgroups, gfp));
-        Ok(())
+        told
     }
 
     fn tell_mark(&mut self, victim: &VictimRecord) -> Result<(), RunError> {
@@ -225,11 +223,12 @@ impl Agent {
         Self::ask_for_victims(&mut self.stacks, incident);
         incident.meaning = meaning(incident);
         let incident = Arc::new(incident.clone());
-        if let Some(charged) = &incident.charged {
-            self.end_stall(charged.cgroup_id)?;
-        }
+        let told = match &incident.charged {
+            Some(charged) => self.end_stall(charged.cgroup_id),
+            None => Ok(()),
+        };
         self.incidents.keep(incident);
-        Ok(true)
+        told.map(|()| true)
     }
 
     pub(super) fn sources(&mut self) -> evidence::Sources<'_> {
@@ -331,7 +330,7 @@ impl Agent {
 
     /// What is under way is told as it is.
     pub(super) fn finish_incidents(&mut self) -> Result<(), RunError> {
-        let mut result = Ok(());
+        let mut result = self.attend_oom();
         for incident in self.incidents.assembler.close_all() {
             result = result.and(self.tell_incident(incident));
         }
@@ -341,6 +340,19 @@ impl Agent {
         self.incidents.close();
         result
     }
+}
+
+/// Steps until there is nothing to do, also past those that fail: none is taken twice. Gives the first failure.
+fn all_steps<E>(most: usize, mut next: impl FnMut() -> Result<bool, E>) -> Result<(), E> {
+    let mut result = Ok(());
+    for _ in 0..most {
+        match next() {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(error) => result = result.and(Err(error)),
+        }
+    }
+    result
 }
 
 /// The line that tells a mark at once.
@@ -375,4 +387,17 @@ fn timestamp(time: SystemTime) -> Timestamp {
 fn read_line(path: &str) -> Option<String> {
     let text = std::fs::read_to_string(path).ok()?;
     Some(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_that_fails_keeps_no_later_record_from_being_taken_in() {
+        let mut backlog = VecDeque::from([Ok(true), Err("first"), Ok(true), Err("last"), Ok(true)]);
+        let result = all_steps(MOST_STEPS, || backlog.pop_front().unwrap_or(Ok(false)));
+        assert_eq!(result, Err("first"));
+        assert!(backlog.is_empty());
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! - `names`: OTLP names and units as Prometheus has them.
 //! - `exposition`: the metrics of the OTLP mapping as text, so that one table of names serves both.
-//! - `bounded`: connections bounded in number and time.
+//! - `bounded`: connections bounded in number and time; `turns`: long answers, and who makes way. The API has both too.
 //! - `server`: the thread that answers.
 //!
 //! A scrape asks the agent for a picture of this moment and formats it on a thread of its own; without a
@@ -12,6 +12,7 @@ pub(crate) mod bounded;
 mod exposition;
 mod names;
 mod server;
+pub(crate) mod turns;
 
 pub use exposition::Format;
 pub use server::{Ask, Endpoint, Health, ListenError};

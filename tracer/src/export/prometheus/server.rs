@@ -13,15 +13,16 @@ use std::{
 use axum::{
     Router,
     extract::State,
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::bounded;
 use super::exposition::{Format, text};
+use super::turns::Turns;
 use crate::{
     export::otlp::{ResourceContext, metrics::scraped},
     model::snapshot::Snapshot,
@@ -31,8 +32,14 @@ use crate::{
 const MOST_ASKS: usize = 8;
 /// Scrapes at the same time; each holds the whole text until it is sent.
 const MOST_SCRAPES: usize = 4;
+/// A scrape waits so long for its turn: with [`ANSWER`] no longer than a scraper waits unless told otherwise.
+const TURN: Duration = Duration::from_secs(2);
+/// Of a scrape, to be written at once: its reader is stuck when it takes none.
+const PIECE_BYTES: usize = 64 << 10;
 /// The agent answers between two readings.
 const ANSWER: Duration = Duration::from_secs(8);
+/// Who asks for the status again within this time gets the same.
+const STATUS_LASTS: Duration = Duration::from_secs(1);
 
 /// The endpoint cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +125,9 @@ pub struct Endpoint {
 struct Shared {
     asks: mpsc::Sender<Ask>,
     health: Arc<Health>,
-    scrapes: Arc<Semaphore>,
+    scrapes: Arc<Turns>,
+    /// The last answer, and when it was given.
+    status: Mutex<Option<(Instant, serde_json::Value)>>,
     context: ResourceContext,
 }
 
@@ -147,7 +156,8 @@ impl Endpoint {
         let shared = Arc::new(Shared {
             asks,
             health: Arc::clone(&health),
-            scrapes: Arc::new(Semaphore::new(MOST_SCRAPES)),
+            scrapes: Turns::new(MOST_SCRAPES),
+            status: Mutex::default(),
             context,
         });
         std::thread::Builder::new()
@@ -206,34 +216,49 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok());
     let format = Format::accepted(accept.unwrap_or_default());
-    let Ok(turn) = Arc::clone(&shared.scrapes).try_acquire_owned() else {
+    let Some(turn) = Turns::take(&shared.scrapes, TURN).await else {
         return busy("other scrapes are under way");
     };
     let Some(snapshot) = answered(&shared, Ask::Metrics).await else {
         return busy("the agent does not answer");
     };
-    let text = text(scraped(&snapshot, &shared.context), format);
-    let body = Bytes::from_owner(Scrape { text, _turn: turn });
-    ([(header::CONTENT_TYPE, format.content_type())], body).into_response()
+    let text = Bytes::from(text(scraped(&snapshot, &shared.context), format));
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(format.content_type()),
+        ),
+        (header::CONTENT_LENGTH, text.len().into()),
+    ];
+    (headers, turn.body(pieces(text))).into_response()
 }
 
-/// A text that takes a turn for as long as it is there.
-struct Scrape {
-    text: String,
-    _turn: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Scrape {
-    fn as_ref(&self) -> &[u8] {
-        self.text.as_bytes()
-    }
+/// Copies: the piece that a stuck reader leaves in its connection must not hold the whole text.
+fn pieces(mut text: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let piece = text.split_to(text.len().min(PIECE_BYTES));
+        (!piece.is_empty()).then(|| Bytes::copy_from_slice(&piece))
+    })
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Response {
-    match answered(&shared, Ask::Status).await {
-        Some(status) => axum::Json(status).into_response(),
-        None => busy("the agent does not answer"),
+    match tokio::time::timeout(ANSWER, recent_status(&shared)).await {
+        Ok(Some(status)) => axum::Json(status).into_response(),
+        Ok(None) | Err(_) => busy("the agent does not answer"),
     }
+}
+
+/// The agent looks through all that it holds for one: those who ask at the same time share it.
+async fn recent_status(shared: &Shared) -> Option<serde_json::Value> {
+    let mut last = shared.status.lock().await;
+    if let Some((at, status)) = last.as_ref()
+        && at.elapsed() < STATUS_LASTS
+    {
+        return Some(status.clone());
+    }
+    let status = answered(shared, Ask::Status).await?;
+    *last = Some((Instant::now(), status.clone()));
+    Some(status)
 }
 
 async fn healthz(State(shared): State<Arc<Shared>>) -> Response {
@@ -260,4 +285,105 @@ async fn answered<T>(shared: &Shared, ask: impl FnOnce(oneshot::Sender<T>) -> As
 
 fn busy(why: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpStream,
+        time::SystemTime,
+    };
+
+    use super::*;
+    use crate::model::snapshot::{HostReading, ProbeRun, SelfReading};
+
+    /// A scrape of it has a megabyte for each of `probes`.
+    fn snapshot(probes: usize) -> Arc<Snapshot> {
+        let probe = |number: usize| ProbeRun {
+            probe: format!("{number}{}", "x".repeat(512 << 10)),
+            run_time_ns: Some(1),
+            run_count: Some(1),
+        };
+        Arc::new(Snapshot {
+            time: SystemTime::now(),
+            started: SystemTime::now(),
+            host: HostReading::default(),
+            cgroups: Vec::new(),
+            own: SelfReading {
+                probes: (0..probes).map(probe).collect(),
+                ..SelfReading::default()
+            },
+        })
+    }
+
+    /// An endpoint whose agent answers, and how often it was asked.
+    fn answering(snapshot: Arc<Snapshot>) -> (SocketAddr, Arc<AtomicU64>) {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let health = Health::new(Duration::from_secs(1));
+        let mut endpoint = Endpoint::start(address, ResourceContext::default(), health).unwrap();
+        let address = endpoint.address;
+        let asked = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&asked);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                // More than any test asks.
+                for _ in 0..100 {
+                    let ask = endpoint.asked().await;
+                    count.fetch_add(1, Ordering::Relaxed);
+                    match ask {
+                        Ask::Metrics(sender) => drop(sender.send(Arc::clone(&snapshot))),
+                        Ask::Status(sender) => drop(sender.send(serde_json::json!({}))),
+                    }
+                }
+            });
+        });
+        (address, asked)
+    }
+
+    fn get(address: SocketAddr, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    }
+
+    fn assert_is_answered(mut stream: TcpStream, least_bytes: usize) {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let first = answer.lines().next().unwrap_or_default();
+        assert!(first.contains(" 200 OK"), "{first}");
+        assert!(answer.len() >= least_bytes, "{} bytes", answer.len());
+    }
+
+    #[test]
+    fn readers_that_are_stuck_make_way_for_a_scrape() {
+        // More than the buffers between the two ends hold.
+        const MIB: usize = 12;
+        let (address, _) = answering(snapshot(MIB));
+        let mut stuck: Vec<TcpStream> = (0..MOST_SCRAPES)
+            .map(|_| get(address, "/metrics"))
+            .collect();
+        for reader in &mut stuck {
+            reader.read_exact(&mut [0_u8]).expect("it has begun");
+        }
+        assert_is_answered(get(address, "/metrics"), MIB << 20);
+    }
+
+    #[test]
+    fn the_agent_is_asked_for_its_status_once_a_second_however_often_others_ask() {
+        let (address, asked) = answering(snapshot(0));
+        let begun = Instant::now();
+        for _ in 0..10 {
+            assert_is_answered(get(address, "/status"), 1);
+        }
+        let most = 1 + begun.elapsed().as_secs();
+        assert!(asked.load(Ordering::Relaxed) <= most);
+    }
 }

@@ -151,14 +151,16 @@ const OOM_KILLS: Descriptor = metric(
 /// Source: semconv registry, `system.paging.fault.type`.
 pub(super) const FAULT_TYPE: &str = "system.paging.fault.type";
 
-/// All metrics of `cgroup` that were measured. `started` is when memtrace started.
+/// All metrics of `cgroup` that were measured. `started` is when memtrace started: what was there before
+/// counts since that very moment.
 pub(super) fn metrics(
     cgroup: &CgroupSnapshot,
     time: SystemTime,
     started: SystemTime,
 ) -> Vec<Metric> {
     let mut metrics = Metrics::new();
-    let born = (cgroup.since > started).then_some(cgroup.since);
+    // Not by which is later: the wall clock may have been set back in between.
+    let born = (cgroup.since != started).then_some(cgroup.since);
     let kernel = Span { start: born, time };
     let own = Span {
         start: Some(cgroup.since),

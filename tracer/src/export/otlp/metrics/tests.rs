@@ -213,6 +213,15 @@ fn kernel_counters_have_no_start_when_the_birth_was_not_seen() {
 }
 
 #[test]
+fn a_birth_was_seen_also_where_the_wall_clock_was_set_back_before_it() {
+    let resources = map(vec![full("/new", 50)], HostReading::default());
+    assert_eq!(
+        point(by_name(&resources[0])["container.paging.faults"], "major"),
+        Some((5.0, 50, true))
+    );
+}
+
+#[test]
 fn every_resource_has_its_own_instance() {
     let host = HostReading {
         mem_total_bytes: Some(1),
