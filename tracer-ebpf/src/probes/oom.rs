@@ -188,10 +188,9 @@ pub fn oom_command_fork(ctx: BtfTracePointContext) -> i32 {
 pub fn process_ended(tgid: u32, signal: Kernel) {
     command::ended(tgid);
     // `mark_oom_victim` leaves the memory that it is to free here.
-    let marked = signal.read::<u64>(&OFF_SIGNAL_OOM_MM).unwrap_or(0) != 0;
+    let marked = Bare::new(signal.address()).value::<u64>(&OFF_SIGNAL_OOM_MM, 0) != 0;
     // Whatever its exit code: who handles SIGTERM ends by itself.
-    let signalled = SIGNALLED.remove(tgid).is_ok();
-    if signalled || marked {
+    if SIGNALLED.remove(tgid).is_ok() || marked {
         end(KIND_DEATH, tgid);
     }
 }

@@ -55,7 +55,8 @@ pub fn thread(task: Kernel) {
 
     let faults = faults_of_all(task, signal);
     let peak_rss_pages = signal.read::<u64>(&OFF_SIGNAL_MAXRSS).unwrap_or(0);
-    if let Some(ended) = ENDED.get_ptr_mut(process) {
+    // Read once more: kept over the walk, verifiers would walk it for each of its states.
+    if let Some(ended) = ENDED.get_ptr_mut(process_id(task)) {
         // SAFETY: a live map value.
         unsafe {
             (*ended).minor_faults = faults.minor;
@@ -163,16 +164,18 @@ fn process_id(task: Kernel) -> ProcessId {
     }
 }
 
+/// Copied by the kernel from here: filling it on the stack is a call of `memset` for each end.
+static UNDER_WAY: Ended = Ended {
+    peak_rss_pages: u64::MAX,
+    minor_faults: 0,
+    major_faults: 0,
+};
+
 /// Whether no other thread has taken note of the end of this process.
 #[inline(always)]
 fn is_first(process: ProcessId) -> bool {
-    let under_way = Ended {
-        peak_rss_pages: u64::MAX,
-        minor_faults: 0,
-        major_faults: 0,
-    };
     // An end that finds no room is counted rather twice than never.
-    ENDED.insert(process, under_way, BPF_NOEXIST.into()) != Err(-EEXIST)
+    ENDED.insert(process, &UNDER_WAY, BPF_NOEXIST.into()) != Err(-EEXIST)
 }
 
 #[derive(Clone, Copy)]
