@@ -76,6 +76,51 @@ fn same(line: &Value, stored: &Value) -> Result<()> {
 }
 
 #[test]
+fn an_output_that_nobody_reads_any_more_costs_no_incident() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let state = directory.path().to_str().context("no text")?;
+    let cgroup = Cgroup::new("unread")?;
+    let path = cgroup.path();
+    // The next line is that of the kill.
+    let arguments = [
+        "run",
+        "-o",
+        "json",
+        "-i",
+        "1h",
+        "--cgroup",
+        &path,
+        "--state-dir",
+        state,
+    ];
+    let mut child = agent::command(&arguments)?
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
+    let is_last = |line: &String| line.contains("\"type\":\"self\"");
+    ensure!(
+        lines
+            .by_ref()
+            .map_while(Result::ok)
+            .any(|line| is_last(&line))
+    );
+    drop(lines);
+
+    let pid = run_into_limit(&cgroup, b"mt-unread")?;
+    let status = agent::wait(&mut child, Duration::from_secs(15))?;
+    ensure!(status.success(), "{status}");
+    let json = text(&run(&["incidents", "--json", "--state-dir", state])?)?;
+    let mut victims = Vec::new();
+    for row in json.lines() {
+        let row: Value = serde_json::from_str(row).with_context(|| json.clone())?;
+        victims.extend(victim(&row, pid).ok().cloned());
+    }
+    assert_eq!(victims.len(), 1, "{json}");
+    Ok(())
+}
+
+#[test]
 fn an_empty_store_is_no_error_and_an_unknown_incident_is() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let state = directory.path().to_str().context("no text")?;

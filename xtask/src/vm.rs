@@ -141,11 +141,7 @@ fn blank(path: &Path) -> Result<()> {
 
 /// Kernels beside each other, each with one layout after the other; in the order that was asked for.
 fn rows(workspace: &Workspace, args: &Args, built: (&Image, &Build)) -> Vec<Row> {
-    let jobs = match args.update_instructions {
-        // The counts of all kernels are in one file.
-        true => 1,
-        false => args.jobs.unwrap_or_else(beside::cpus),
-    };
+    let jobs = args.jobs.unwrap_or_else(beside::cpus);
     let of_kernel = |kernel: &Kernel| -> Vec<Row> {
         let layouts = args.cgroup.iter();
         layouts

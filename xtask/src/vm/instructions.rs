@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 
@@ -14,6 +15,8 @@ use crate::process::progress;
 pub const FILE: &str = "xtask/src/vm/instructions.tsv";
 /// A count that grew by more has to be looked at.
 const TOLERATED_PERCENT: u64 = 10;
+/// Machines that run beside each other commit theirs one after the other.
+static COMMITTING: Mutex<()> = Mutex::new(());
 
 /// Kernel version; then probe, hook and way of reading. To instructions.
 type Table = BTreeMap<(String, String), u64>;
@@ -42,6 +45,7 @@ pub fn compare(root: &Path, kernel: &str, measured: &BTreeMap<String, u64>) -> R
 
 /// Commits the measured counts of one kernel. Hooks that were not found any more go.
 pub fn update(root: &Path, kernel: &str, measured: &BTreeMap<String, u64>) -> Result<()> {
+    let _committing = COMMITTING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut table = read(root)?;
     let ways: BTreeSet<&str> = measured.keys().filter_map(|key| way(key)).collect();
     table.retain(|(of, key), _| of != kernel || way(key).is_none_or(|way| !ways.contains(way)));

@@ -171,6 +171,8 @@ impl Agent {
             .growth
             .interval(&mut self.cgroups, &self.processes, host, now);
         judging.keep();
+        // An output that fails keeps no change from the backend and from commands.
+        let mut result = Ok(());
         for change in changes {
             let change = self.with_stacks(change);
             self.chronicle.growth(&self.cgroups, &change);
@@ -181,12 +183,12 @@ impl Agent {
             if !told {
                 continue;
             }
-            self.outputs.leak(&change).map_err(RunError::Output)?;
+            result = result.and(self.outputs.leak(&change).map_err(RunError::Output));
             self.act_on_growth(&change);
             if let Some(otlp) = self.otlp.as_ref().filter(|_| change.event.is_some()) {
                 otlp.event(Event::Growth(Arc::new(change)));
             }
         }
-        Ok(())
+        result
     }
 }

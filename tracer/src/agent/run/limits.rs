@@ -60,6 +60,7 @@ impl Pace {
 impl Agent {
     /// Tells limits that changed since the last interval.
     pub(super) fn tell_limit_changes(&mut self) -> Result<(), RunError> {
+        let mut result = Ok(());
         for (id, from, to) in self.cgroups.take_limit_changes() {
             let Some(change) = self.limit_change(id, from, to) else {
                 continue;
@@ -72,14 +73,13 @@ impl Agent {
             if !is_told || !self.limit_pace.take(Instant::now()) {
                 continue;
             }
-            self.outputs
-                .limit_changed(&change)
-                .map_err(RunError::Output)?;
+            let written = self.outputs.limit_changed(&change);
+            result = result.and(written.map_err(RunError::Output));
             if let Some(otlp) = &self.otlp {
                 otlp.event(Event::Limit(Arc::new(change)));
             }
         }
-        Ok(())
+        result
     }
 
     fn limit_change(&self, id: u64, from: Limit, to: Limit) -> Option<LimitChange> {
