@@ -146,7 +146,8 @@ fn group_kill(count: u64) -> Result<()> {
     let incident = of_victim(&agent, pid)?;
     assert_eq!(pids(&incident), expected, "{incident}");
     let report = log.whole_oom_of(pid)?;
-    assert_is_logged(&agent, &incident, &report)?;
+    let lost = || agent.last(of_type("self")).map(|line| line["lost"].clone());
+    assert_is_logged(&agent, &incident, &report).with_context(|| format!("lost: {:?}", lost()))?;
     // The kernel may kill, log and count its first choice once more as a member of the group.
     assert_eq!(cgroup.oom_kills()?, report.kills.len() as u64, "{report:?}");
     assert_eq!(incident["group_kill"], true, "{incident}");

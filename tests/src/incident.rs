@@ -255,7 +255,7 @@ pub fn assert_victim_is(victim: &Value, kill: &Kill) -> Result<()> {
 /// Asserts that the times of a victim that is gone fit together.
 pub fn assert_died(victim: &Value) -> Result<()> {
     let marked = time(&victim["marked"])?;
-    let died = time(&victim["died"])?;
+    let died = time(&victim["died"]).with_context(|| format!("of its death in {victim}"))?;
     let after = victim["died_after_ns"]
         .as_i64()
         .with_context(|| format!("died_after_ns is missing in {victim}"))?;
