@@ -103,7 +103,18 @@ impl Agent {
     pub(super) fn begin_witness(&mut self, before: KillsBefore) -> Result<(), RunError> {
         let KillsBefore { oom_kills, at } = before;
         self.witness.reconciler.counted_host(oom_kills, at);
-        self.tell_absence(oom_kills)
+        self.tell_absence(oom_kills)?;
+        // Else the next memtrace would not look for kills that this one leaves untold, should it end in a storm.
+        if !self.has_count_of_this_boot() {
+            self.save_count(oom_kills, at);
+        }
+        Ok(())
+    }
+
+    fn has_count_of_this_boot(&self) -> bool {
+        let directory = self.witness.state_dir.as_deref();
+        let count = directory.and_then(KernelCount::load);
+        count.is_some_and(|count| count.boot_id == self.incidents.boot_id)
     }
 
     fn save_count(&mut self, oom_kills: Option<u64>, at: Duration) {
