@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use memtrace_tests::agent::{self, Agent, of_type, run, text};
 use memtrace_tests::cgroup::Cgroup;
-use memtrace_tests::incident::{is_complete, of_victim, victim};
+use memtrace_tests::incident::{is_complete, of_victim, stored, victim};
 use memtrace_tests::machine;
 use nix::mount::{MsFlags, mount, umount};
 use serde_json::Value;
@@ -50,16 +50,14 @@ fn incidents_are_listed_and_shown_while_an_agent_runs_and_after() -> Result<()> 
             "--state-dir",
             state,
         ])?)?;
-        let stored: Value = serde_json::from_str(&json).with_context(|| json.clone())?;
-        same(&line, &stored)?;
-        let json = text(&run(&["incidents", "--json", "--state-dir", state])?)?;
+        same(
+            &line,
+            &serde_json::from_str(&json).with_context(|| json.clone())?,
+        )?;
         // Others on this machine may have been killed too.
-        let mut rows = Vec::new();
-        for row in json.lines() {
-            let row: Value = serde_json::from_str(row).with_context(|| json.clone())?;
-            rows.extend(Some(row).filter(|row| row["id"] == id));
-        }
-        assert_eq!(rows.len(), 1, "{json}");
+        let mut rows = stored(state)?;
+        rows.retain(|row| row["id"] == id);
+        assert_eq!(rows.len(), 1, "{rows:?}");
         same(&line, &rows[0])?;
     }
     Ok(())
@@ -98,25 +96,16 @@ fn an_output_that_nobody_reads_any_more_costs_no_incident() -> Result<()> {
         .stderr(Stdio::null())
         .spawn()?;
     let mut lines = BufReader::new(child.stdout.take().context("no stdout")?).lines();
-    let is_last = |line: &String| line.contains("\"type\":\"self\"");
-    ensure!(
-        lines
-            .by_ref()
-            .map_while(Result::ok)
-            .any(|line| is_last(&line))
-    );
+    let mut told = lines.by_ref().map_while(Result::ok);
+    ensure!(told.any(|line| line.contains("\"type\":\"self\"")));
     drop(lines);
 
     let pid = run_into_limit(&cgroup, b"mt-unread")?;
     let status = agent::wait(&mut child, Duration::from_secs(15))?;
     ensure!(status.success(), "{status}");
-    let json = text(&run(&["incidents", "--json", "--state-dir", state])?)?;
-    let mut victims = Vec::new();
-    for row in json.lines() {
-        let row: Value = serde_json::from_str(row).with_context(|| json.clone())?;
-        victims.extend(victim(&row, pid).ok().cloned());
-    }
-    assert_eq!(victims.len(), 1, "{json}");
+    let rows = stored(state)?;
+    let told = rows.iter().filter(|row| victim(row, pid).is_ok());
+    assert_eq!(told.count(), 1, "{rows:?}");
     Ok(())
 }
 
@@ -158,13 +147,8 @@ fn damage_at_the_end_of_the_store_costs_no_other_incident() -> Result<()> {
     let directory = tempfile::tempdir()?;
     let state = directory.path().to_str().context("no text")?;
     let ids = |state: &str| -> Result<Vec<String>> {
-        let json = text(&run(&["incidents", "--json", "--state-dir", state])?)?;
-        json.lines()
-            .map(|line| {
-                let incident: Value = serde_json::from_str(line)?;
-                Ok(incident["id"].as_str().context("no id")?.to_owned())
-            })
-            .collect()
+        let id = |row: &Value| Ok(row["id"].as_str().context("no id")?.to_owned());
+        stored(state)?.iter().map(id).collect()
     };
     let mut expected = Vec::new();
     for _ in 0..2 {

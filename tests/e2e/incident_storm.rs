@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memtrace_tests::agent::{self, Agent, of_type};
+use memtrace_tests::agent::{Agent, of_type};
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::incident::{
-    assert_victim_is, is_complete, is_kernel_kill, of_victim, pids, victim, victims,
+    assert_victim_is, is_complete, is_kernel_kill, of_victim, pids, stored, victim, victims,
 };
 use memtrace_tests::kernel_log::KernelLog;
 use memtrace_tests::machine::{self, MIB};
@@ -164,21 +164,6 @@ fn an_agent_killed_in_the_storm_and_restarted_tells_nothing_twice_and_keeps_its_
         .filter(|incident| is_about(incident, &expected));
     ensure!(about.count() >= 100, "the first one told too little");
     Ok(())
-}
-
-/// What `memtrace incidents` finds.
-fn stored(state: &str) -> Result<Vec<Value>> {
-    let output = agent::command(&["incidents", "--json", "--state-dir", state])?.output()?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{}: {errors}", output.status);
-    let lines = output.stdout.split(|byte| *byte == b'\n');
-    lines
-        .filter(|line| !line.is_empty())
-        .map(|line| {
-            serde_json::from_slice(line)
-                .with_context(|| format!("not JSON: {}", String::from_utf8_lossy(line)))
-        })
-        .collect()
 }
 
 /// Waits until every process was told of.

@@ -1,13 +1,13 @@
 //! `oom_incident` lines: finding them, and holding them against the kernel log.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::agent::{Agent, of_type};
+use crate::agent::{Agent, of_type, run, text};
 use crate::machine::{self, MIB, PAGE};
 use crate::matrix::{assert_absent, assert_holds, assert_right};
 use crate::oom_report::{Counter, Kill, Report};
@@ -42,6 +42,16 @@ pub fn of_cgroup(agent: &Agent, kind: &str, cgroup_id: u64) -> Result<Value> {
 /// Accepts incidents that will not change any more.
 pub fn is_complete(line: &Value) -> bool {
     of_type("oom_incident")(line) && line["complete"] == true
+}
+
+/// What `memtrace incidents` lists of a state directory.
+pub fn stored(state: &str) -> Result<Vec<Value>> {
+    let began = Instant::now();
+    let json = text(&run(&["incidents", "--json", "--state-dir", state])?)
+        .with_context(|| format!("after {:?}", began.elapsed()))?;
+    json.lines()
+        .map(|line| serde_json::from_str(line).with_context(|| line.to_owned()))
+        .collect()
 }
 
 /// Whether the kernel's OOM killer killed.

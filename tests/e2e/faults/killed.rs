@@ -6,12 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memtrace_tests::agent::{self, Agent, of_type, run, text};
+use memtrace_tests::agent::{self, Agent, of_type};
 use memtrace_tests::cgroup::Cgroup;
-use memtrace_tests::incident::{is_complete, is_kernel_kill, of_victim, pids};
+use memtrace_tests::incident::{is_complete, is_kernel_kill, of_victim, pids, stored};
 use memtrace_tests::machine::{MIB, oom_kills, poll};
 use memtrace_tests::refused_calls::loaded_programs;
 use memtrace_tests::workload::Workload;
@@ -206,13 +206,4 @@ fn left_over(directory: &Path) -> Result<()> {
         ensure!(!is_pid, "{} is left", path.display());
     }
     Ok(())
-}
-
-fn stored(state: &str) -> Result<Vec<Value>> {
-    let began = Instant::now();
-    let json = text(&run(&["incidents", "--json", "--state-dir", state])?)
-        .with_context(|| format!("after {:?}", began.elapsed()))?;
-    json.lines()
-        .map(|line| serde_json::from_str(line).with_context(|| line.to_owned()))
-        .collect()
 }
