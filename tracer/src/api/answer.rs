@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     export::profile::{View, flamegraph, folded, pprof},
-    export::prometheus::turns::{Turn, Turns},
+    export::prometheus::turns::{PIECE_BYTES, Turn, Turns, pieces},
     incident::Incident,
     stacks::profile::Profile,
     store::{StoreError, index::Index},
@@ -33,8 +33,6 @@ use super::{
 const ANSWER: Duration = Duration::from_secs(8);
 /// A turn among those who are answered comes within this time.
 const TURN: Duration = Duration::from_secs(8);
-/// Bytes of a list that are written at once.
-const PIECE_BYTES: usize = 64 << 10;
 /// Incidents named when the beginning of an id fits several.
 const MOST_CANDIDATES: usize = 10;
 const LATEST: &str = "latest";
@@ -275,13 +273,6 @@ const JSON: [(header::HeaderName, &str); 1] = [(header::CONTENT_TYPE, "applicati
 fn one(record: &impl Serialize) -> Result<Response, Failure> {
     let json = serde_json::to_vec(record).map_err(|error| Failure::Unwritten(error.to_string()))?;
     Ok((JSON, json).into_response())
-}
-
-fn pieces(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || {
-        let length = bytes.len().min(PIECE_BYTES);
-        (length > 0).then(|| bytes.split_to(length))
-    })
 }
 
 /// A [`super::records::Listed`] that is written as it is read.

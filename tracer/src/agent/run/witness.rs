@@ -103,18 +103,21 @@ impl Agent {
     pub(super) fn begin_witness(&mut self, before: KillsBefore) -> Result<(), RunError> {
         let KillsBefore { oom_kills, at } = before;
         self.witness.reconciler.counted_host(oom_kills, at);
-        self.tell_absence(oom_kills)?;
-        // Else the next memtrace would not look for kills that this one leaves untold, should it end in a storm.
-        if !self.has_count_of_this_boot() {
-            self.save_count(oom_kills, at);
+        match self.count_of_this_boot() {
+            Some(before) => self.tell_absence(&before, oom_kills),
+            None => {
+                // Else the next memtrace would not look for kills that this one leaves untold, should it end
+                // in a storm.
+                self.save_count(oom_kills, at);
+                Ok(())
+            }
         }
-        Ok(())
     }
 
-    fn has_count_of_this_boot(&self) -> bool {
-        let directory = self.witness.state_dir.as_deref();
-        let count = directory.and_then(KernelCount::load);
-        count.is_some_and(|count| count.boot_id == self.incidents.boot_id)
+    /// What an earlier memtrace of this boot left.
+    fn count_of_this_boot(&self) -> Option<KernelCount> {
+        let count = KernelCount::load(self.witness.state_dir.as_deref()?)?;
+        (count.boot_id == self.incidents.boot_id).then_some(count)
     }
 
     fn save_count(&mut self, oom_kills: Option<u64>, at: Duration) {

@@ -22,7 +22,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::bounded;
 use super::exposition::{Format, text};
-use super::turns::Turns;
+use super::turns::{Turns, pieces};
 use crate::{
     export::otlp::{ResourceContext, metrics::scraped},
     model::snapshot::Snapshot,
@@ -34,8 +34,6 @@ const MOST_ASKS: usize = 8;
 const MOST_SCRAPES: usize = 4;
 /// A scrape waits so long for its turn: with [`ANSWER`] no longer than a scraper waits unless told otherwise.
 const TURN: Duration = Duration::from_secs(2);
-/// Of a scrape, to be written at once: its reader is stuck when it takes none.
-const PIECE_BYTES: usize = 64 << 10;
 /// The agent answers between two readings.
 const ANSWER: Duration = Duration::from_secs(8);
 /// Who asks for the status again within this time gets the same.
@@ -231,14 +229,6 @@ async fn metrics(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Respo
         (header::CONTENT_LENGTH, text.len().into()),
     ];
     (headers, turn.body(pieces(text))).into_response()
-}
-
-/// Copies: the piece that a stuck reader leaves in its connection must not hold the whole text.
-fn pieces(mut text: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || {
-        let piece = text.split_to(text.len().min(PIECE_BYTES));
-        (!piece.is_empty()).then(|| Bytes::copy_from_slice(&piece))
-    })
 }
 
 async fn status(State(shared): State<Arc<Shared>>) -> Response {

@@ -19,6 +19,9 @@ const STUCK: Duration = Duration::from_millis(500);
 /// Between two looks whether one is stuck.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Written at once: a reader is stuck when it takes none.
+pub const PIECE_BYTES: usize = 64 << 10;
+
 /// An answer that had to make way: its connection ends before the answer does.
 #[derive(Debug, thiserror::Error)]
 #[error("nothing was read of the answer while others waited")]
@@ -108,6 +111,14 @@ impl Taken {
     }
 }
 
+/// Copies: the piece that a stuck reader leaves in its connection must not hold the whole answer.
+pub fn pieces(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
+        (!piece.is_empty()).then(|| Bytes::copy_from_slice(&piece))
+    })
+}
+
 /// A turn; dropping it gives it back.
 pub struct Turn {
     turns: Arc<Turns>,
@@ -168,14 +179,14 @@ mod tests {
     const SOON: Duration = Duration::from_secs(20);
     const AT_ONCE: Duration = Duration::ZERO;
 
-    fn pieces(count: usize) -> impl Iterator<Item = Bytes> + Send + 'static {
+    fn some(count: usize) -> impl Iterator<Item = Bytes> + Send + 'static {
         std::iter::repeat_n(Bytes::from_static(b"piece"), count)
     }
 
     #[tokio::test]
     async fn a_reader_that_is_stuck_makes_way_and_is_not_told_a_part_as_the_whole() {
         let turns = Turns::new(1);
-        let mut stuck = Turns::take(&turns, SOON).await.unwrap().body(pieces(3));
+        let mut stuck = Turns::take(&turns, SOON).await.unwrap().body(some(3));
         assert!(stuck.frame().await.unwrap().is_ok());
         let next = Turns::take(&turns, SOON).await.unwrap();
         assert!(stuck.frame().await.unwrap().is_err());
@@ -190,7 +201,7 @@ mod tests {
     async fn what_is_not_yet_written_or_is_being_read_keeps_its_turn() {
         let turns = Turns::new(2);
         let _asking = Turns::take(&turns, SOON).await.unwrap();
-        let mut read = Turns::take(&turns, SOON).await.unwrap().body(pieces(100));
+        let mut read = Turns::take(&turns, SOON).await.unwrap().body(some(100));
         assert!(read.frame().await.unwrap().is_ok());
         // None of them has been waited for long.
         assert!(Turns::take(&turns, AT_ONCE).await.is_none());

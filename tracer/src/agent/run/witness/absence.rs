@@ -11,19 +11,20 @@ use crate::{
 use super::Agent;
 
 impl Agent {
-    /// Kills since the last memtrace of this boot looked.
-    pub(super) fn tell_absence(&mut self, oom_kills: Option<u64>) -> Result<(), RunError> {
+    /// Kills since the last memtrace of this boot looked, which left `before`.
+    pub(super) fn tell_absence(
+        &mut self,
+        before: &KernelCount,
+        oom_kills: Option<u64>,
+    ) -> Result<(), RunError> {
         let (Some(directory), Some(now)) = (&self.witness.state_dir, oom_kills) else {
             return Ok(());
         };
-        let Some(before) = KernelCount::load(directory) else {
-            return Ok(());
-        };
-        if before.boot_id != self.incidents.boot_id || now <= before.oom_kills {
+        if now <= before.oom_kills {
             return Ok(());
         }
         // It may have told of kills after it last looked.
-        let told = match Told::since(&before, directory) {
+        let told = match Told::since(before, directory) {
             Ok(told) => told.kills(),
             Err(error) => {
                 log::warn!("kills while memtrace did not run cannot be told: {error}");
