@@ -1,10 +1,12 @@
 //! Incidents as fast as the kernel makes them, and cgroups that do not live to see theirs.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memtrace_tests::agent::{Agent, of_type};
+use memtrace_tests::agent::{self, Agent, of_type};
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::incident::{
     assert_victim_is, is_complete, is_kernel_kill, of_victim, pids, stored, victim, victims,
@@ -163,6 +165,44 @@ fn an_agent_killed_in_the_storm_and_restarted_tells_nothing_twice_and_keeps_its_
         .values()
         .filter(|incident| is_about(incident, &expected));
     ensure!(about.count() >= 100, "the first one told too little");
+    Ok(())
+}
+
+#[test]
+fn an_agent_whose_reader_goes_away_in_the_storm_it_began_in_leaves_no_kill_untold() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let state = directory.path().to_str().context("no text")?;
+    let mut storm = Storm::prepare(20, 30)?;
+    let arguments = ["run", "--output", "json", "--interval", "500ms"];
+    let mut command = agent::command(&arguments)?;
+    command.args(["--state-dir", state]).stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut reader = BufReader::new(child.stdout.take().context("no stdout")?);
+    reader.read_line(&mut String::new())?;
+    storm.begin()?;
+    for _ in 0..60 {
+        reader.read_line(&mut String::new())?;
+    }
+    drop(reader);
+    agent::wait(&mut child, Duration::from_secs(20))?;
+    let expected = storm.victims()?;
+    storm.end()?;
+
+    let second = Agent::start(&["--state-dir", state])?;
+    second.wait_intervals(2)?;
+    second.stop()?;
+    let stored = stored(state)?;
+    let seen: BTreeSet<u32> = stored
+        .iter()
+        .filter(|incident| is_about(incident, &expected))
+        .flat_map(pids)
+        .collect();
+    let missed: u64 = stored
+        .iter()
+        .filter_map(|incident| incident["kernel_counts"]["missed"].as_u64())
+        .sum();
+    ensure!(seen.len() < expected.len(), "the storm was over too early");
+    assert_eq!(seen.len() as u64 + missed, expected.len() as u64);
     Ok(())
 }
 

@@ -70,6 +70,14 @@ pub fn current() -> Option<Kernel> {
     }
 }
 
+/// `signal_struct` of the process of a thread that exits, if no other is left. Counted down before the hook of
+/// its end: all threads between the two find nobody left.
+#[inline(always)]
+pub fn ended_process(task: Kernel) -> Option<Kernel> {
+    let signal = task.follow(&OFF_TASK_SIGNAL)?;
+    (signal.read::<u32>(&OFF_SIGNAL_LIVE) == Some(0)).then_some(signal)
+}
+
 /// Process id of a task, 0 where not readable.
 #[inline(always)]
 pub fn tgid(task: Kernel) -> u32 {

@@ -7,20 +7,22 @@
 //!   `fentry`, then `kprobe` on `mark_oom_victim(task)`; `tp_btf/mark_victim` where it is only a
 //!   thread id (fields then stay absent);
 //! - signal: `tp_btf/signal_generate` (5.5), which tells a kill from a mere mark;
+//! - death: `tp_btf/sched_process_exit` (5.5);
 //! - reaping: `tp_btf/finish_task_reaping` (5.5);
 //! - command lines: `tp_btf/sched_process_exec`, `sched_process_fork` (5.5).
 //!
 //! Marks run in the context of the task that triggered the OOM, so `current` is not the victim.
 //! They read by helper: that every field is there matters here, nanoseconds do not.
-//! Cost: none until an OOM happens, but for a comparison with each signal sent, a look-up in a map that
-//! is empty by then with each end of a process, and for the command lines: about a microsecond per exec,
-//! a look-up and a copy per fork.
+//! Cost: none until an OOM happens, but for a comparison with each signal sent, two reads with each end of
+//! a thread, a look-up in a map that is empty by then with each end of a process, and for the command lines:
+//! about a microsecond per exec, a look-up and a copy per fork.
 
 mod charge;
 mod command;
 mod victim;
 
 use aya_ebpf::{
+    bindings::BPF_RB_NO_WAKEUP,
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns},
     macros::{btf_tracepoint, fentry, kprobe},
     programs::{BtfTracePointContext, FEntryContext, ProbeContext},
@@ -39,6 +41,8 @@ use crate::{
     task::{self, Kernel},
 };
 
+/// User space is woken if it has taken all records before.
+const IF_READ_SO_FAR: u32 = 0;
 const SIGKILL: u32 = 9;
 const SIGTERM: u32 = 15;
 /// `SEND_SIG_PRIV` (include/linux/sched/signal.h): the kernel itself sends.
@@ -121,7 +125,7 @@ fn kernel_killed(target: Bare) {
             let _ = SIGNALLED.insert(tgid, 1, 0);
         }
     } else if by_oom {
-        end(KIND_KILLED_AGAIN, tgid);
+        end(KIND_KILLED_AGAIN, tgid, IF_READ_SO_FAR);
     }
 }
 
@@ -155,9 +159,32 @@ fn sender_and(target: Bare) -> u64 {
     u64::from(tid) << 32 | u64::from(target.u32(&OFF_TASK_TGID, 0))
 }
 
+/// A program of its own, short, that wakes nobody: where programs can be preempted, the kernel skips those of
+/// the same kind that begin on that CPU meanwhile, and the ends of a killed group come together.
+#[btf_tracepoint(function = "sched_process_exit")]
+pub fn oom_process_exit(ctx: BtfTracePointContext) -> i32 {
+    let task = Kernel::new(ctx.arg::<*const u8>(0));
+    if let Some((task, signal)) = task.and_then(|task| Some((task, task::ended_process(task)?))) {
+        process_ended(task::tgid(task), signal);
+    }
+    0
+}
+
+/// Told if the process was a victim. Several of the last threads may tell it: the first record counts.
+#[inline(always)]
+fn process_ended(tgid: u32, signal: Kernel) {
+    // `mark_oom_victim` leaves the memory that it is to free here.
+    let marked = Bare::new(signal.address()).value::<u64>(&OFF_SIGNAL_OOM_MM, 0) != 0;
+    // Whatever its exit code: who handles SIGTERM ends by itself.
+    if SIGNALLED.remove(tgid).is_ok() || marked {
+        end(KIND_DEATH, tgid, BPF_RB_NO_WAKEUP);
+    }
+    command::ended(tgid);
+}
+
 #[btf_tracepoint(function = "finish_task_reaping")]
 pub fn oom_finish_task_reaping(ctx: BtfTracePointContext) -> i32 {
-    end(KIND_REAPED, ctx.arg::<u32>(0));
+    end(KIND_REAPED, ctx.arg::<u32>(0), IF_READ_SO_FAR);
     0
 }
 
@@ -183,20 +210,8 @@ pub fn oom_command_fork(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// The last thread of a process ended; told if the process was a victim.
 #[inline(always)]
-pub fn process_ended(tgid: u32, signal: Kernel) {
-    command::ended(tgid);
-    // `mark_oom_victim` leaves the memory that it is to free here.
-    let marked = Bare::new(signal.address()).value::<u64>(&OFF_SIGNAL_OOM_MM, 0) != 0;
-    // Whatever its exit code: who handles SIGTERM ends by itself.
-    if SIGNALLED.remove(tgid).is_ok() || marked {
-        end(KIND_DEATH, tgid);
-    }
-}
-
-#[inline(always)]
-fn end(kind: u32, id: u32) {
+fn end(kind: u32, id: u32, wakeup: u32) {
     let Some(mut entry) = OOM_EVENTS.reserve::<OomEnd>(0) else {
         dropped(Drop::OomRingFull);
         return;
@@ -207,5 +222,5 @@ fn end(kind: u32, id: u32) {
         // SAFETY: takes no argument.
         time_ns: unsafe { bpf_ktime_get_boot_ns() },
     });
-    entry.submit(0);
+    entry.submit(wakeup.into());
 }

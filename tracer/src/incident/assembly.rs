@@ -165,12 +165,19 @@ impl Assembler {
     pub fn next_closed(&mut self, now_ns: u64) -> Option<Incident> {
         let due = |open: &Open| open.announced && open.closes_at(self.facts.sees_deaths) <= now_ns;
         let index = self.open.iter().position(due)?;
-        self.open.remove(index).map(|mut open| open.close())
+        let sees_deaths = self.facts.sees_deaths;
+        self.open
+            .remove(index)
+            .map(|mut open| open.close(sees_deaths))
     }
 
     /// Everything under way, complete or not.
     pub fn close_all(&mut self) -> Vec<Incident> {
-        self.open.drain(..).map(|mut open| open.close()).collect()
+        let sees_deaths = self.facts.sees_deaths;
+        self.open
+            .drain(..)
+            .map(|mut open| open.close(sees_deaths))
+            .collect()
     }
 
     /// When [`Assembler::next_closed`] has something next, ns of the boot clock.
@@ -179,6 +186,11 @@ impl Assembler {
             .iter()
             .map(|open| open.closes_at(self.facts.sees_deaths))
             .min()
+    }
+
+    /// Whether the end of a victim is to come.
+    pub fn awaits_deaths(&self) -> bool {
+        self.facts.sees_deaths && self.open.iter().any(|open| !open.all_dead())
     }
 
     /// An incident without a victim, ready to be filled in.

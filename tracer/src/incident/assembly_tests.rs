@@ -380,6 +380,30 @@ fn a_process_that_ends_after_sigterm_was_killed_and_is_waited_for_no_longer() {
 }
 
 #[test]
+fn whether_sigterm_ended_a_process_is_unknown_where_no_end_is_seen() {
+    let mut assembler = Assembler::new(HostFacts {
+        sees_deaths: false,
+        ..facts()
+    });
+    feed(&mut assembler, [signal(7, 100, 15)]);
+    let asked = closed(&mut assembler, 60 * SECOND);
+    assert_eq!(asked[0].victims[0].killed, None);
+}
+
+#[test]
+fn of_an_end_that_two_threads_tell_the_first_record_counts() {
+    let mut assembler = Assembler::new(facts());
+    let ends = [death(7, 150), death(7, 190)];
+    feed(
+        &mut assembler,
+        [charge(5, true, 1), mark(5, 7, 100, Some(9))],
+    );
+    feed(&mut assembler, ends);
+    let killed = closed(&mut assembler, SECOND);
+    assert_eq!(killed[0].victims[0].died_after_ns, Some(50));
+}
+
+#[test]
 fn a_leaf_below_the_memory_cgroup_is_told_beside_it() {
     let mut assembler = Assembler::new(facts());
     for (leaf, expected) in [(12, Some("/pod/app/leaf")), (CHILD, None), (99, None)] {

@@ -161,6 +161,11 @@ pub const CATALOG: &[Probe] = &[
         Family::Oom,
         &[tp("oom_signal", "signal_generate")],
     ),
+    single(
+        "oom.process_exit",
+        Family::Oom,
+        &[tp("oom_process_exit", "sched_process_exit")],
+    ),
     refinement(
         "oom.reaped",
         &[tp("oom_finish_task_reaping", "finish_task_reaping")],

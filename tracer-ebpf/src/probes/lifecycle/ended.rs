@@ -15,7 +15,6 @@ use crate::{
     counters::{add, cgroup, dropped},
     globals::*,
     maps::{BREAKS, ENDED, EVENTS, Ended, PROCESSES, ProcessId},
-    probes::oom,
     task::{self, Kernel},
 };
 
@@ -27,13 +26,9 @@ const EEXIST: i32 = 17;
 
 #[inline(always)]
 pub fn thread(task: Kernel) {
-    let Some(signal) = task.follow(&OFF_TASK_SIGNAL) else {
+    let Some(signal) = task::ended_process(task) else {
         return;
     };
-    // Counted down before this hook: all threads between the two find nobody left.
-    if signal.read::<u32>(&OFF_SIGNAL_LIVE) != Some(0) {
-        return;
-    }
     let process = process_id(task);
     if !is_first(process) {
         later(task, signal, process);
@@ -41,7 +36,6 @@ pub fn thread(task: Kernel) {
     }
     let tgid = task::tgid(task);
     let _ = BREAKS.remove(tgid);
-    oom::process_ended(tgid, signal);
     let Some(id) = task::memory_cgroup(task) else {
         dropped(Drop::CgroupUnknown);
         return;

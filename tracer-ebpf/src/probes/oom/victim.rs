@@ -2,6 +2,7 @@
 
 use aya_ebpf::{
     Global,
+    bindings::BPF_RB_FORCE_WAKEUP,
     helpers::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, generated::bpf_probe_read_kernel},
 };
 use memtrace_ebpf::{
@@ -92,7 +93,8 @@ fn tell(kind: u32, victim: Bare, tid: u32, signal: u32) {
         tell_memory(record, victim.follow(&OFF_TASK_MM));
         tell_command(record);
     }
-    entry.submit(0);
+    // A death that woke nobody may lie in the ring still, and would keep this one from being told at once.
+    entry.submit(BPF_RB_FORCE_WAKEUP.into());
 }
 
 /// # Safety

@@ -29,6 +29,8 @@ use super::Agent;
 const MOST_STEPS: usize = 4096;
 /// Records that wait to be handled; each has at most 2.1 KiB.
 const MOST_BACKLOG: usize = 8192;
+/// Deaths wake nobody (`oom_process_exit`): they are looked for this often while a victim lives.
+const LOOK_FOR_DEATHS: Duration = Duration::from_millis(20);
 /// Time that the store has for the last incidents.
 const LAST_INCIDENTS: Duration = Duration::from_millis(500);
 
@@ -52,7 +54,7 @@ impl Incidents {
             single_node: read_line("/sys/devices/system/node/has_memory")
                 .is_none_or(|nodes| nodes.parse::<u32>().is_ok()),
             sees_signals: loader.has("oom.signal"),
-            sees_deaths: loader.has("lifecycle.process_exit"),
+            sees_deaths: loader.has("oom.process_exit"),
             swap_counts_memory,
             page_bytes: crate::loader::attach::page_size(),
         };
@@ -72,7 +74,12 @@ impl Incidents {
             return Some(Duration::ZERO);
         }
         let at = Duration::from_nanos(self.assembler.next_close()?);
-        Some(at.saturating_sub(clock::boot_time()))
+        let closes_in = at.saturating_sub(clock::boot_time());
+        Some(if self.assembler.awaits_deaths() {
+            closes_in.min(LOOK_FOR_DEATHS)
+        } else {
+            closes_in
+        })
     }
 
     pub fn born_cgroup(&mut self, id: u64) {

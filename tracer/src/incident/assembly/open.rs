@@ -203,12 +203,15 @@ impl Open {
         self.given_up = true;
     }
 
+    pub fn all_dead(&self) -> bool {
+        self.ends.iter().all(|end| end.died_boot_ns.is_some())
+    }
+
     /// Boot time at which there is nothing more to wait for.
     pub fn closes_at(&self, sees_deaths: bool) -> u64 {
-        let all_dead = self.ends.iter().all(|end| end.died_boot_ns.is_some());
         if self.given_up {
             0
-        } else if all_dead || !sees_deaths {
+        } else if self.all_dead() || !sees_deaths {
             self.last_ns.saturating_add(SETTLE_NS)
         } else {
             self.last_ns.saturating_add(PATIENCE_NS)
@@ -216,13 +219,14 @@ impl Open {
     }
 
     /// The incident with the ends of its victims.
-    pub fn close(&mut self) -> Incident {
+    pub fn close(&mut self, sees_deaths: bool) -> Incident {
         for (victim, end) in self.incident.victims.iter_mut().zip(&self.ends) {
             victim.died = end.died;
             victim.died_after_ns = end.died_boot_ns.map(|ns| ns.saturating_sub(end.marked_ns));
             victim.reaped = end.reaped;
             // A process that was only asked to end may go on.
-            if self.incident.kind == Kind::UserSpaceKill && victim.killed.is_none() {
+            let is_asked = self.incident.kind == Kind::UserSpaceKill && victim.killed.is_none();
+            if is_asked && sees_deaths {
                 victim.killed = Some(victim.died.is_some());
             }
         }
