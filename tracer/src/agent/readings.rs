@@ -39,6 +39,15 @@ struct Watched {
     fresh: bool,
 }
 
+/// What a look at the whole hierarchy found.
+#[derive(Debug, Default)]
+pub struct Rediscovered {
+    /// There is no room for them.
+    pub left_out: u64,
+    /// Were known, and are not there any more.
+    pub gone: Vec<u64>,
+}
+
 /// The open readers of all live cgroups.
 #[derive(Debug)]
 pub struct Readings {
@@ -65,34 +74,28 @@ impl Readings {
         }
     }
 
-    /// Finds all cgroups; those that are gone are marked removed. Gives how many were left out.
-    pub fn rediscover(
-        &mut self,
-        cgroups: &mut Cgroups,
-        since: SystemTime,
-        now: std::time::Duration,
-    ) -> u64 {
+    /// Finds all cgroups.
+    pub fn rediscover(&mut self, cgroups: &mut Cgroups, since: SystemTime) -> Rediscovered {
+        let mut result = Rediscovered::default();
         let Ok(found) = walk(&self.hierarchy, self.most * WALKED_PER_PLACE) else {
             self.failed += 1;
-            return 0;
+            return result;
         };
         self.failed += found.unreadable;
-        let mut left_out = found.overflow;
+        result.left_out = found.overflow;
         let mut present = HashSet::with_capacity(found.cgroups.len());
         for cgroup in &found.cgroups {
             present.insert(cgroup.id);
             if !self.made(cgroups, cgroup.id, &cgroup.path, since) {
-                left_out += 1;
+                result.left_out += 1;
             }
         }
         if found.overflow == 0 && found.unreadable == 0 {
-            for id in cgroups.live_ids() {
-                if !present.contains(&id) {
-                    self.removed(cgroups, id, now);
-                }
-            }
+            let mut live = cgroups.live_ids();
+            live.retain(|id| !present.contains(id));
+            result.gone = live;
         }
-        left_out
+        result
     }
 
     /// A cgroup exists: opens its reader. One that is already gone is still known to the model.

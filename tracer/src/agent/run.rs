@@ -266,7 +266,7 @@ impl Agent {
         }
         // Loading parsed the kernel's types.
         give_memory_back();
-        agent.cgroups.overflow += agent.rediscover();
+        agent.cgroups.overflow += agent.rediscover()?;
         agent.warn_of_missing_probes();
         active_processes::look_first(
             &mut agent.processes,
@@ -415,7 +415,7 @@ impl Agent {
         let now = self.clock.elapsed();
         // Before the totals are taken in: whoever is found to be gone has its last ones then.
         if self.rediscovered.elapsed() >= self.rediscover_after() {
-            self.rediscover();
+            self.rediscover()?;
         }
         let active = self.count()?;
         let at = clock::boot_time();

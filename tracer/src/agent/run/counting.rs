@@ -22,13 +22,16 @@ const UNKNOWN_SHARE: u32 = 100;
 
 impl Agent {
     /// Looks for all cgroups; gives how many there is no room for.
-    pub(super) fn rediscover(&mut self) -> u64 {
+    pub(super) fn rediscover(&mut self) -> Result<u64, RunError> {
         let began = Instant::now();
         let now = self.clock.elapsed();
-        let left_out = (self.readings).rediscover(&mut self.cgroups, self.started, now);
+        let found = (self.readings).rediscover(&mut self.cgroups, self.started);
+        for id in found.gone {
+            self.cgroup_gone(id, now)?;
+        }
         self.rediscovered = Instant::now();
         self.rediscovery_took = self.rediscovered - began;
-        left_out
+        Ok(found.left_out)
     }
 
     /// Without both of their probes every cgroup has to be looked for.
@@ -59,7 +62,7 @@ impl Agent {
         if !unknown.is_empty() && self.rediscovered.elapsed() >= wait {
             // Those that came, and maybe went, since the events were last looked at.
             self.drain_events()?;
-            self.rediscover();
+            self.rediscover()?;
             // Whoever is now known to be gone is told with its last totals.
             let still_unknown = self.take_totals(&mut active);
             // Ids that no cgroup has are leftovers of removed ones.
