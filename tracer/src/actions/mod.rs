@@ -6,6 +6,7 @@
 //! - `rule`: which events, which command.
 //! - `facts`: what a command is told of an event.
 //! - `pace`: how often a rule runs for one container.
+//! - `refusals`: how often it is told that a command was not run.
 //! - `pool`: the threads that run commands.
 //! - `process`: one run.
 
@@ -13,6 +14,7 @@ pub mod facts;
 mod pace;
 mod pool;
 mod process;
+mod refusals;
 pub mod rule;
 #[cfg(test)]
 mod tests;
@@ -28,6 +30,7 @@ pub use facts::Facts;
 use pace::{Pace, Turn};
 use pool::{Done, Job, Pool, Refused};
 use process::{End, Invocation};
+use refusals::{Refusals, Untold};
 pub use rule::{Argument, Rule, Run, Trigger};
 
 /// Characters of output in an outcome.
@@ -51,6 +54,7 @@ pub struct Actions {
     rules: Arc<[Rule]>,
     pace: Pace,
     pool: Pool,
+    refusals: Refusals,
     rate_limited: u64,
     queue_full: u64,
 }
@@ -73,7 +77,7 @@ impl Actions {
         self.rules.is_empty()
     }
 
-    /// Acts on an event; gives what was not run and why.
+    /// Acts on an event; gives what was not run and why, of many the first: [`Self::ended`] tells their number.
     pub fn act(&mut self, facts: &Facts, now: Instant) -> Vec<Outcome> {
         let rules = Arc::clone(&self.rules);
         let matching = rules.iter().filter(|rule| rule.matches(facts));
@@ -84,18 +88,20 @@ impl Actions {
 
     fn start(&mut self, rule: &Rule, facts: &Facts, now: Instant) -> Option<Outcome> {
         let event = facts.trigger.name();
-        let not_run = |why: String| Outcome {
-            cgroup_id: facts.cgroup_id,
-            text: format!("{:?} was not run for {event}: {why}", rule.name),
-            output: String::new(),
-            good: false,
+        let refusals = &mut self.refusals;
+        let mut not_run = |why: String| {
+            let is_told = refusals.is_told(&rule.name, &why, now);
+            is_told.then(|| Outcome {
+                cgroup_id: facts.cgroup_id,
+                text: format!("{:?} was not run for {event}: {why}", rule.name),
+                output: String::new(),
+                good: false,
+            })
         };
         let (program, arguments) = match command_line(&rule.run, facts) {
             Ok(command) => command,
             Err(fact) => {
-                return Some(not_run(format!(
-                    "{{{fact}}} is not known, or begins like an option"
-                )));
+                return not_run(format!("{{{fact}}} is not known, or begins like an option"));
             }
         };
         let (interval, container) = (rule.min_interval, &facts.container);
@@ -103,7 +109,7 @@ impl Actions {
             self.rate_limited += 1;
             let seconds = interval.as_secs_f64();
             let why = format!("it ran less than {seconds} s ago (min_interval)");
-            return first.then(|| not_run(why));
+            return if first { not_run(why) } else { None };
         }
         let job = Job {
             rule: rule.name.clone(),
@@ -124,24 +130,36 @@ impl Actions {
             Ok(()) => None,
             Err(Refused::Full) => {
                 self.queue_full += 1;
-                Some(not_run("too many commands run and wait".to_owned()))
+                not_run("too many commands run and wait".to_owned())
             }
             Err(Refused::NoThread(error)) => {
                 self.queue_full += 1;
-                Some(not_run(format!("no thread can be started: {error}")))
+                not_run(format!("no thread can be started: {error}"))
             }
         }
     }
 
-    /// The next command that ended.
+    /// The next command that ended, or how many were not run.
     pub async fn ended(&mut self) -> Outcome {
-        outcome(self.pool.done().await)
+        loop {
+            let due = self.refusals.due();
+            tokio::select! {
+                done = self.pool.done() => return outcome(done),
+                () = sleep_until(due) => {
+                    if let Some(untold) = self.refusals.take(Instant::now()) {
+                        return number(&untold);
+                    }
+                }
+            }
+        }
     }
 
     /// Lets what runs go on for `time`, then ends it.
     pub fn stop(&mut self, time: Duration) -> Vec<Outcome> {
         let ended = self.pool.stop(Instant::now() + time);
-        ended.into_iter().map(outcome).collect()
+        let untold = self.refusals.rest();
+        let untold = untold.iter().map(number);
+        ended.into_iter().map(outcome).chain(untold).collect()
     }
 
     /// Events that were not acted on, by cause.
@@ -160,6 +178,24 @@ fn command_line(run: &Run, facts: &Facts) -> Result<(String, Vec<String>), &'sta
             let filled = arguments.iter().map(|argument| argument.fill(facts));
             Ok((program.clone(), filled.collect::<Result<_, _>>()?))
         }
+    }
+}
+
+/// Never completes without a time.
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn number(untold: &Untold) -> Outcome {
+    let Untold { rule, why, count } = untold;
+    Outcome {
+        cgroup_id: None,
+        text: format!("{rule:?} was not run for {count} more events: {why}"),
+        output: String::new(),
+        good: false,
     }
 }
 

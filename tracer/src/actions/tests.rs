@@ -130,19 +130,43 @@ fn a_second_event_of_the_container_within_min_interval_is_counted_and_told_once(
 }
 
 #[test]
-fn what_finds_no_room_is_refused_counted_and_told() {
+fn what_finds_no_room_is_refused_counted_and_told_once_and_then_as_a_number() {
     let mut actions = Actions::new(vec![rule("sleep 60")]);
     let mut refused = Vec::new();
     for container in 0..25 {
         refused.extend(actions.act(&facts(&format!("u{container}")), Instant::now()));
     }
-    assert!(refused.iter().all(|told| told.text.contains("too many")));
+    assert_eq!(refused.len(), 1, "{refused:?}");
+    assert!(refused[0].text.contains("too many"), "{refused:?}");
     // At most one job a thread has been taken out of the queue.
-    let count = u64::try_from(refused.len()).unwrap();
+    let (cause, count) = actions.losses()[1];
+    assert_eq!(cause, "action_queue_full");
     assert!((5..=9).contains(&count), "{count}");
-    assert_eq!(actions.losses()[1], ("action_queue_full", count));
     let ended = actions.stop(Duration::ZERO);
     assert!(!ended.is_empty() && ended.iter().all(|outcome| !outcome.good));
+    let number = format!("was not run for {} more events: too many", count - 1);
+    let numbers = ended
+        .iter()
+        .filter(|outcome| outcome.text.contains(&number));
+    assert_eq!(numbers.count(), 1, "{ended:?}");
+}
+
+#[test]
+fn a_number_is_told_when_its_time_has_come_though_no_command_ends() {
+    let mut unknown = rule("");
+    unknown.run = Run::Command {
+        program: "/bin/true".into(),
+        arguments: vec![Argument::parse("{usage_bytes}").unwrap()],
+    };
+    let mut actions = Actions::new(vec![unknown]);
+    let long_ago = Instant::now().checked_sub(refusals::PACE * 2).unwrap();
+    let told: Vec<Outcome> = (0..10)
+        .flat_map(|_| actions.act(&facts("u1"), long_ago))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let number = ended(&mut actions);
+    assert!(number.text.contains("for 9 more events"), "{number:?}");
+    assert_eq!((number.cgroup_id, number.good), (None, false));
 }
 
 #[test]
