@@ -1,5 +1,9 @@
 //! `memtrace doctor`: what works here, what does not, why, and how to get it.
 
+mod lost;
+#[cfg(test)]
+mod tests;
+
 use std::{fmt::Write as _, path::Path, time::Duration};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
@@ -141,7 +145,7 @@ pub fn load_problem(error: &LoadError) -> String {
                 }
                 cause = inner.source();
             }
-            if is_not_permitted(error) && locks_little_memory() {
+            if is_not_permitted(error) && may_lack_locked_memory() {
                 text.push_str(
                     "; before Linux 5.11 maps count as locked memory: raise RLIMIT_MEMLOCK (LimitMEMLOCK=infinity in \
                      systemd, `ulimit -l unlimited` in a shell) or grant CAP_SYS_RESOURCE",
@@ -165,8 +169,25 @@ fn is_not_permitted(error: &LoadError) -> bool {
     false
 }
 
-fn locks_little_memory() -> bool {
-    getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft != RLIM_INFINITY)
+/// The kernel says the same of a missing capability.
+fn may_lack_locked_memory() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let locks_little =
+        getrlimit(Resource::RLIMIT_MEMLOCK).is_ok_and(|(soft, _)| soft != RLIM_INFINITY);
+    let may_load = Effective::read(Path::new("/proc"))
+        .is_none_or(|effective| effective.missing().all(|need| !need.required));
+    counts_as_locked_memory(&release) && locks_little && may_load
+}
+
+/// Whether this kernel's maps do; later ones charge them to the cgroup. So does one of unknown release.
+fn counts_as_locked_memory(release: &str) -> bool {
+    let mut numbers = release
+        .split(|letter: char| !letter.is_ascii_digit())
+        .map_while(|number| number.parse::<u32>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(major), Some(minor)) => (major, minor) < (5, 11),
+        _ => true,
+    }
 }
 
 impl Findings {
@@ -328,7 +349,11 @@ impl Findings {
             let _ = writeln!(text, "\nprobes");
         }
         for probe in &self.probes {
-            let hook = probe.hook.as_deref().unwrap_or("NONE");
+            let hook = match probe.hook.as_deref() {
+                Some(hook) => hook,
+                None if self.fault_user_tells(probe.probe) => "counted by fault.user",
+                None => "NONE",
+            };
             let _ = writeln!(text, "  {:<24} {hook}", probe.probe);
             for not_used in &probe.not_used {
                 let _ = writeln!(
@@ -344,18 +369,7 @@ impl Findings {
                 let _ = writeln!(text, "  - {problem}");
             }
         }
-        let lacks_details = self.probes.iter().any(|probe| probe.hook.is_none());
-        let _ = write!(
-            text,
-            "\n{}",
-            match self.verdict {
-                Level::Ok if lacks_details =>
-                    "Everything works; what has no hook above adds details only.",
-                Level::Ok => "Everything works.",
-                Level::Degraded => "memtrace runs, without what is named above.",
-                Level::CannotRun => "memtrace cannot run here.",
-            }
-        );
+        let _ = write!(text, "\n{}", self.conclusion());
         text
     }
 }

@@ -9,6 +9,7 @@ mod retry;
 mod signal;
 mod tls;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ::http::{HeaderMap, StatusCode};
@@ -86,6 +87,8 @@ pub(super) struct Failure {
 pub struct Client<S: Signal> {
     transport: Transport<S>,
     timeout: Duration,
+    /// Of the last attempt; `None`: it succeeded.
+    failed: Mutex<Option<SendError>>,
 }
 
 enum Transport<S: Signal> {
@@ -106,7 +109,17 @@ impl<S: Signal> Client<S> {
         Ok(Client {
             transport,
             timeout: target.timeout,
+            failed: Mutex::default(),
         })
+    }
+
+    /// Why the last attempt failed, of an export that was not waited for to its end.
+    pub(super) fn last_failure(&self) -> Option<SendError> {
+        self.failed().clone()
+    }
+
+    fn failed(&self) -> std::sync::MutexGuard<'_, Option<SendError>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends all of `resources`. Each request has the configured timeout, retries included.
@@ -166,7 +179,10 @@ impl<S: Signal> Client<S> {
         loop {
             let attempt = tokio::time::timeout_at(deadline, self.attempt(&request)).await;
             let failure = match attempt {
-                Ok(Ok(response)) => return Ok(response),
+                Ok(Ok(response)) => {
+                    *self.failed() = None;
+                    return Ok(response);
+                }
                 Ok(Err(failure)) => failure,
                 // An attempt that failed says more than the one that the end of the time cuts off.
                 Err(_) => {
@@ -176,6 +192,7 @@ impl<S: Signal> Client<S> {
                     }));
                 }
             };
+            *self.failed() = Some(failure.error.clone());
             let Some(delay) = backoff.next(failure.verdict) else {
                 return Err(failure);
             };

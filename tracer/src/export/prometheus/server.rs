@@ -76,6 +76,15 @@ pub enum Ask {
     Status(oneshot::Sender<serde_json::Value>),
 }
 
+impl Ask {
+    fn is_awaited(&self) -> bool {
+        match self {
+            Ask::Metrics(sender) => !sender.is_closed(),
+            Ask::Status(sender) => !sender.is_closed(),
+        }
+    }
+}
+
 /// How the agent is, as far as it can be told without asking it.
 #[derive(Debug)]
 pub struct Health {
@@ -170,13 +179,15 @@ impl Endpoint {
         })
     }
 
-    /// The next question.
+    /// The next question that somebody waits for.
     pub async fn asked(&mut self) -> Ask {
-        match self.asks.recv().await {
-            Some(ask) => ask,
-            // The thread is gone: nobody asks any more.
-            None => std::future::pending().await,
+        while let Some(ask) = self.asks.recv().await {
+            if ask.is_awaited() {
+                return ask;
+            }
         }
+        // The thread is gone: nobody asks any more.
+        std::future::pending().await
     }
 }
 
@@ -269,8 +280,12 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn answered<T>(shared: &Shared, ask: impl FnOnce(oneshot::Sender<T>) -> Ask) -> Option<T> {
     let (sender, answer) = oneshot::channel();
-    shared.asks.try_send(ask(sender)).ok()?;
-    tokio::time::timeout(ANSWER, answer).await.ok()?.ok()
+    let answered = async {
+        // Those who went away take up the room until the agent comes to them.
+        shared.asks.send(ask(sender)).await.ok()?;
+        answer.await.ok()
+    };
+    tokio::time::timeout(ANSWER, answered).await.ok()?
 }
 
 fn busy(why: &str) -> Response {
@@ -278,102 +293,5 @@ fn busy(why: &str) -> Response {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        io::{Read as _, Write as _},
-        net::TcpStream,
-        time::SystemTime,
-    };
-
-    use super::*;
-    use crate::model::snapshot::{HostReading, ProbeRun, SelfReading};
-
-    /// A scrape of it has a megabyte for each of `probes`.
-    fn snapshot(probes: usize) -> Arc<Snapshot> {
-        let probe = |number: usize| ProbeRun {
-            probe: format!("{number}{}", "x".repeat(512 << 10)),
-            run_time_ns: Some(1),
-            run_count: Some(1),
-        };
-        Arc::new(Snapshot {
-            time: SystemTime::now(),
-            started: SystemTime::now(),
-            host: HostReading::default(),
-            cgroups: Vec::new(),
-            own: SelfReading {
-                probes: (0..probes).map(probe).collect(),
-                ..SelfReading::default()
-            },
-        })
-    }
-
-    /// An endpoint whose agent answers, and how often it was asked.
-    fn answering(snapshot: Arc<Snapshot>) -> (SocketAddr, Arc<AtomicU64>) {
-        let address = SocketAddr::from(([127, 0, 0, 1], 0));
-        let health = Health::new(Duration::from_secs(1));
-        let mut endpoint = Endpoint::start(address, ResourceContext::default(), health).unwrap();
-        let address = endpoint.address;
-        let asked = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&asked);
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .build()
-                .unwrap();
-            runtime.block_on(async move {
-                // More than any test asks.
-                for _ in 0..100 {
-                    let ask = endpoint.asked().await;
-                    count.fetch_add(1, Ordering::Relaxed);
-                    match ask {
-                        Ask::Metrics(sender) => drop(sender.send(Arc::clone(&snapshot))),
-                        Ask::Status(sender) => drop(sender.send(serde_json::json!({}))),
-                    }
-                }
-            });
-        });
-        (address, asked)
-    }
-
-    fn get(address: SocketAddr, path: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(address).unwrap();
-        stream
-            .set_read_timeout(Some(Duration::from_secs(20)))
-            .unwrap();
-        let request = format!("GET {path} HTTP/1.0\r\n\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
-        stream
-    }
-
-    fn assert_is_answered(mut stream: TcpStream, least_bytes: usize) {
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let first = answer.lines().next().unwrap_or_default();
-        assert!(first.contains(" 200 OK"), "{first}");
-        assert!(answer.len() >= least_bytes, "{} bytes", answer.len());
-    }
-
-    #[test]
-    fn readers_that_are_stuck_make_way_for_a_scrape() {
-        // More than the buffers between the two ends hold.
-        const MIB: usize = 12;
-        let (address, _) = answering(snapshot(MIB));
-        let mut stuck: Vec<TcpStream> = (0..MOST_SCRAPES)
-            .map(|_| get(address, "/metrics"))
-            .collect();
-        for reader in &mut stuck {
-            reader.read_exact(&mut [0_u8]).expect("it has begun");
-        }
-        assert_is_answered(get(address, "/metrics"), MIB << 20);
-    }
-
-    #[test]
-    fn the_agent_is_asked_for_its_status_once_a_second_however_often_others_ask() {
-        let (address, asked) = answering(snapshot(0));
-        let begun = Instant::now();
-        for _ in 0..10 {
-            assert_is_answered(get(address, "/status"), 1);
-        }
-        let most = 1 + begun.elapsed().as_secs();
-        assert!(asked.load(Ordering::Relaxed) <= most);
-    }
-}
+#[path = "server_tests.rs"]
+mod tests;

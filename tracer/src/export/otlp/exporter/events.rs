@@ -183,8 +183,10 @@ impl Events {
         }
         if in_memory > 0 {
             self.counters.failed.fetch_add(in_memory, Ordering::Relaxed);
-            self.report.out_of_time(in_memory);
+            self.report
+                .out_of_time(in_memory, self.client.last_failure());
         }
+        self.report.ends();
     }
 }
 

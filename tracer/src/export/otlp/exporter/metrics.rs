@@ -59,6 +59,7 @@ impl Metrics {
         if let Some(round) = self.slot.take().filter(|_| asked) {
             self.export(round, &mut stopped).await;
         }
+        self.report.ends();
     }
 
     async fn next_round(&self, due: Instant) -> Round {
@@ -101,7 +102,7 @@ impl Metrics {
             }
             None => {
                 self.counters.failed.fetch_add(unsent, Ordering::Relaxed);
-                self.report.out_of_time(unsent);
+                self.report.out_of_time(unsent, self.client.last_failure());
                 None
             }
         }

@@ -103,11 +103,12 @@ impl Profiles {
         loop {
             let profiles = tokio::select! {
                 biased;
-                _ = stopped.wait_for(Option::is_some) => return,
+                _ = stopped.wait_for(Option::is_some) => break,
                 profiles = self.slot.take() => profiles,
             };
             self.export(&profiles, &mut stopped).await;
         }
+        self.report.ends();
     }
 
     /// Sends one round; once a stop is asked for, only until its deadline.
@@ -131,7 +132,7 @@ impl Profiles {
                 let unsent = requests().map(|(request, _)| client::Profiles::items(&request));
                 let unsent = unsent.sum();
                 counters.failed.fetch_add(unsent, Ordering::Relaxed);
-                self.report.out_of_time(unsent);
+                self.report.out_of_time(unsent, self.client.last_failure());
                 return;
             }
         };

@@ -20,6 +20,10 @@ pub(super) struct Report {
     what: &'static str,
     pace: Arc<Mutex<Pace>>,
     warned_partial: bool,
+    /// When the time of the flush at the end was over.
+    unsent: u64,
+    /// Of that, as far as an attempt failed.
+    cause: Option<SendError>,
 }
 
 impl Report {
@@ -29,6 +33,8 @@ impl Report {
             what,
             pace: Arc::default(),
             warned_partial: false,
+            unsent: 0,
+            cause: None,
         }
     }
 
@@ -58,16 +64,30 @@ impl Report {
         }
     }
 
-    /// The time of the flush at the end is over.
-    pub(super) fn out_of_time(&mut self, unsent: u64) {
-        let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
-        if !pace.now.is_failure() {
-            log::warn!(
-                "OTLP export to {} did not end in time: {unsent} {} unsent",
-                self.endpoint,
-                self.what
-            );
+    /// The time of the flush at the end is over. [`Self::ends`] tells it.
+    pub(super) fn out_of_time(&mut self, unsent: u64, cause: Option<SendError>) {
+        self.unsent += unsent;
+        self.cause = cause.or(self.cause.take());
+    }
+
+    /// Nothing is sent any more.
+    pub(super) fn ends(&self) {
+        if let Some(line) = self.last_line() {
+            log::warn!("{line}");
         }
+    }
+
+    /// Why something is unsent is not told again.
+    fn last_line(&self) -> Option<String> {
+        let pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.unsent > 0 && !pace.now.is_failure()).then(|| {
+            let cause = self.cause.as_ref();
+            let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
+            format!(
+                "OTLP export to {} did not end in time: {} {} unsent{cause}",
+                self.endpoint, self.unsent, self.what
+            )
+        })
     }
 
     /// Tells it now, or when it is time: what is true then.
@@ -214,6 +234,23 @@ mod tests {
         let endpoint = http::Uri::from_static("https://backend/v1/metrics?token=secret");
         let report = Report::new(&endpoint, "events");
         assert_eq!(report.endpoint, "https://backend/v1/metrics?***");
+    }
+
+    #[test]
+    fn what_two_exports_leave_unsent_at_the_end_is_one_line() {
+        let endpoint = http::Uri::from_static("http://backend:4318");
+        let mut report = Report::new(&endpoint, "data points");
+        assert_eq!(report.last_line(), None);
+        let refused = SendError::Unreachable("refused".to_owned());
+        report.out_of_time(2, Some(refused.clone()));
+        report.out_of_time(3, None);
+        let line = report.last_line().unwrap();
+        assert!(
+            line.ends_with(": 5 data points unsent: cannot reach the backend: refused"),
+            "{line}"
+        );
+        report.fails(&refused, "they wait");
+        assert_eq!(report.last_line(), None, "its cause is told");
     }
 
     #[test]
