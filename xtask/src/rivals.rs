@@ -74,7 +74,7 @@ enum Part {
 /// What one load gave.
 #[derive(Debug, Serialize, Deserialize)]
 struct Run {
-    /// Date, kernel, processor, load average.
+    /// Date, commit, kernel, processor, load average.
     place: String,
     truth: Truth,
     rows: Vec<Row>,
@@ -131,6 +131,7 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
             &packages.tree,
             &scratch,
             memtrace.clone(),
+            workspace.commit(),
             tools::ON_A_HOST,
         )?;
         fs::write(&host, serde_json::to_vec(&run)?)?;
@@ -174,9 +175,10 @@ fn beside(
     packages: &Path,
     scratch: &Path,
     memtrace: PathBuf,
+    commit: Option<String>,
     tools: &[(&str, Start)],
 ) -> Result<Run> {
-    let mut machine = Machine::read()?;
+    let mut machine = Machine::read()?.at(commit);
     let (hierarchy, v2) = load.hierarchy();
     let around = Surroundings {
         packages: packages.to_owned(),

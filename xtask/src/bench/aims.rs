@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::agent_cost::Cost;
 use super::lifecycle::{Lifecycle, LifecycleFigures};
 use super::oom::{Latency, percentile};
-use super::paths::Paths;
+use super::paths::{PathFigures, Paths};
 use super::programs::Comparison;
 use super::rounds::Figure;
 use super::stacks::{Profiler, Stacks};
@@ -45,10 +45,26 @@ pub enum Outcome {
     Undecided(&'static str),
 }
 
+const WITHIN_NOISE: Outcome = Outcome::Undecided("less than the noise");
+
 impl Outcome {
     fn of(missed: Option<String>) -> Self {
         missed.map_or(Self::Met, Self::Missed)
     }
+
+    /// Of a ratio that is so far from its aim.
+    fn beyond_noise(self, difference: f64, again: &Figure) -> Self {
+        match difference.abs() < noise(again) {
+            true => WITHIN_NOISE,
+            false => self,
+        }
+    }
+}
+
+/// How far the ratio of two equal measurements may be from 1.
+fn noise(again: &Figure) -> f64 {
+    let (lowest, highest) = again.confidence;
+    (highest - 1.0).max(1.0 - lowest)
 }
 
 /// Of the paths of the kernel.
@@ -57,7 +73,7 @@ pub fn of_paths(paths: &Paths) -> Vec<Verdict> {
         let found = paths.rows.iter().find(|(tracing, _)| *tracing == wanted);
         found.map(|(_, figures)| figures)
     };
-    let Some(ours) = row(Tracing::Memtrace) else {
+    let (Some(ours), Some(again)) = (row(Tracing::Memtrace), row(Tracing::OffAgain)) else {
         return Vec::new();
     };
     let call_aim = if paths.heap_hook.starts_with("tracepoint/") {
@@ -66,13 +82,16 @@ pub fn of_paths(paths: &Paths) -> Vec<Verdict> {
         CALL_RATIO_FUNCTION
     };
     let mut verdicts = vec![
-        ratio("page fault", &ours.fault, FAULT_RATIO),
-        ratio("getppid", &ours.getppid, call_aim),
+        ratio("page fault", &ours.fault, FAULT_RATIO, &again.fault),
+        ratio("getppid", &ours.getppid, call_aim, &again.getppid),
     ];
     if let Some(theirs) = row(Tracing::Bpftrace) {
-        verdicts.push(better("page fault", &ours.fault, &theirs.fault));
-        verdicts.push(better("getppid", &ours.getppid, &theirs.getppid));
-        verdicts.push(better("mmap + munmap", &ours.map, &theirs.map));
+        let mut better = |what: &str, path: fn(&PathFigures) -> &Figure| {
+            verdicts.push(better(what, path(ours), path(theirs), path(again)));
+        };
+        better("page fault", |figures| &figures.fault);
+        better("getppid", |figures| &figures.getppid);
+        better("mmap + munmap", |figures| &figures.map);
     }
     verdicts
 }
@@ -145,12 +164,7 @@ pub fn of_program(comparison: &Comparison) -> Option<Verdict> {
     };
     let what = format!("{}, CPU time", comparison.name);
     let (ours, theirs) = (cpu(Tracing::Memtrace)?, cpu(Tracing::Bpftrace)?);
-    let noise = (cpu(Tracing::OffAgain)?.ratio - 1.0).abs();
-    let mut verdict = better(&what, ours, theirs);
-    if (ours.ratio - theirs.ratio).abs() < noise {
-        verdict.outcome = Outcome::Undecided("less than the noise");
-    }
-    Some(verdict)
+    Some(better(&what, ours, theirs, cpu(Tracing::OffAgain)?))
 }
 
 /// Of a program whose stacks are sampled with the defaults.
@@ -159,13 +173,15 @@ pub fn of_stacks(stacks: &Stacks) -> Option<Verdict> {
         let found = stacks.rows.iter().find(|row| row.profiler == wanted);
         found.map(|row| &row.cpu)
     };
-    let (ours, noise) = (cpu(Profiler::Memtrace)?, cpu(Profiler::OffAgain)?);
-    let missed = (ours.ratio > STACKS_RATIO).then(|| format!("{:.3}x", ours.ratio - STACKS_RATIO));
-    let outcome = match missed {
+    let (ours, again) = (cpu(Profiler::Memtrace)?, cpu(Profiler::OffAgain)?);
+    let difference = ours.ratio - STACKS_RATIO;
+    let outcome = if difference <= 0.0 {
+        Outcome::Met.beyond_noise(difference, again)
+    } else if ours.confidence.0 > again.confidence.1 {
         // The whole interval is beyond what two equal measurements differ by.
-        Some(by) if ours.confidence.0 > noise.confidence.1 => Outcome::Missed(by),
-        Some(_) => Outcome::Undecided("less than the noise"),
-        None => Outcome::Met,
+        Outcome::Missed(format!("{difference:.3}x"))
+    } else {
+        WITHIN_NOISE
     };
     Some(Verdict {
         what: format!("{} with stacks, CPU time", stacks.program),
@@ -215,12 +231,14 @@ pub fn of_agent(cost: &Cost) -> Vec<Verdict> {
     ]
 }
 
-fn ratio(what: &str, figure: &Figure, aim: f64) -> Verdict {
+fn ratio(what: &str, figure: &Figure, aim: f64, again: &Figure) -> Verdict {
+    let difference = figure.ratio - aim;
+    let missed = (difference > 0.0).then(|| format!("{difference:.3}x"));
     Verdict {
         what: what.to_owned(),
         aim: format!("≤ {aim:.2}x"),
         result: format!("{:.3}x", figure.ratio),
-        outcome: Outcome::of((figure.ratio > aim).then(|| format!("{:.3}x", figure.ratio - aim))),
+        outcome: Outcome::of(missed).beyond_noise(difference, again),
     }
 }
 
@@ -231,7 +249,7 @@ fn not_measurable(what: &str, ours: &Figure, noise: &Figure) -> Verdict {
     let outcome = if by > 0.0 && ours.confidence.0 > 1.0 {
         Outcome::Missed(format!("{by:.3}x"))
     } else if by > 0.0 {
-        Outcome::Undecided("less than the noise")
+        WITHIN_NOISE
     } else if highest - lowest > 2.0 * MOST_NOISE {
         Outcome::Undecided("too much noise")
     } else {
@@ -245,118 +263,17 @@ fn not_measurable(what: &str, ours: &Figure, noise: &Figure) -> Verdict {
     }
 }
 
-fn better(what: &str, ours: &Figure, theirs: &Figure) -> Verdict {
+fn better(what: &str, ours: &Figure, theirs: &Figure, again: &Figure) -> Verdict {
+    let difference = ours.ratio - theirs.ratio;
+    let missed = (difference >= 0.0).then(|| format!("{difference:.3}x"));
     Verdict {
         what: what.to_owned(),
         aim: format!("better than bpftrace's {:.3}x", theirs.ratio),
         result: format!("{:.3}x", ours.ratio),
-        outcome: Outcome::of(
-            (ours.ratio >= theirs.ratio).then(|| format!("{:.3}x", ours.ratio - theirs.ratio)),
-        ),
+        outcome: Outcome::of(missed).beyond_noise(difference, again),
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bench::oom::{Delays, Setting};
-
-    fn missed(by: &str) -> Outcome {
-        Outcome::Missed(by.to_owned())
-    }
-
-    fn figure(ratio: f64) -> Figure {
-        Figure {
-            median: 1.0,
-            added: 0.0,
-            ratio,
-            lowest_ratio: ratio,
-            highest_ratio: ratio,
-            confidence: (ratio, ratio),
-        }
-    }
-
-    #[test]
-    fn a_miss_says_by_how_much() {
-        assert_eq!(ratio("x", &figure(1.05), 1.06).outcome, Outcome::Met);
-        let outcome = ratio("x", &figure(1.1), 1.06).outcome;
-        assert_eq!(outcome, missed("0.040x"));
-        let outcome = better("x", &figure(1.5), &figure(1.4)).outcome;
-        assert_eq!(outcome, missed("0.100x"));
-    }
-
-    #[test]
-    fn a_cost_is_measurable_when_two_equal_measurements_differ_less() {
-        let noise = |lowest, highest| Figure {
-            confidence: (lowest, highest),
-            ..figure(1.0)
-        };
-        let outcome = |ratio, noise: &Figure| not_measurable("x", &figure(ratio), noise).outcome;
-        assert_eq!(outcome(1.01, &noise(0.98, 1.015)), Outcome::Met);
-        assert_eq!(outcome(0.9, &noise(0.98, 1.015)), Outcome::Met);
-        assert_eq!(outcome(1.02, &noise(0.98, 1.015)), missed("0.005x"));
-        // Faster twice is noise too.
-        assert_eq!(outcome(1.0, &noise(0.97, 0.99)), Outcome::Met);
-        let undecided = Outcome::Undecided("too much noise");
-        assert_eq!(outcome(1.0, &noise(0.9, 1.01)), undecided);
-        assert_eq!(outcome(1.5, &noise(0.7, 1.3)), missed("0.200x"));
-        let unsure = Figure {
-            confidence: (0.99, 1.1),
-            ..figure(1.02)
-        };
-        let outcome = not_measurable("x", &unsure, &noise(0.98, 1.015)).outcome;
-        assert_eq!(outcome, Outcome::Undecided("less than the noise"));
-    }
-
-    #[test]
-    fn kills_that_were_not_told_miss_the_aim() {
-        let ms = Duration::from_millis;
-        let mut latency = Latency {
-            setting: Setting::Idle,
-            kills: 2,
-            delays: Delays {
-                mark: vec![ms(1), ms(25)],
-                incident: vec![ms(60), ms(70)],
-                event: vec![ms(61)],
-                death: Vec::new(),
-            },
-            read_at_once: true,
-        };
-        let verdicts = of_oom(&latency);
-        assert_eq!(verdicts[0].outcome, Outcome::Met);
-        assert_eq!(verdicts[1].outcome, missed("5.00 ms"));
-        assert_eq!(verdicts[2].outcome, missed("1 kills"));
-        latency.delays = Delays::default();
-        let nothing = Outcome::Undecided("nothing was told");
-        assert_eq!(of_oom(&latency)[0].outcome, nothing);
-    }
-
-    #[test]
-    fn the_agents_aims_depend_on_the_number_of_cgroups() {
-        let mut cost = Cost {
-            cgroups: 500,
-            processes: 50,
-            growing: 10,
-            output: "none",
-            rss_bytes: 20 << 20,
-            peak_rss_bytes: 30 << 20,
-            cpu_percent: 0.75,
-            startup_cpu: Duration::ZERO,
-            window: Duration::from_secs(60),
-        };
-        let verdicts = of_agent(&cost);
-        assert_eq!(verdicts[1].outcome, missed("5.0 MiB"));
-        assert_eq!(
-            verdicts[2].outcome,
-            missed("0.25 points (1.5 times the aim)")
-        );
-        cost.cgroups = 5000;
-        assert!(
-            of_agent(&cost)
-                .iter()
-                .all(|verdict| verdict.outcome == Outcome::Met)
-        );
-        cost.cgroups = 10;
-        assert_eq!(of_agent(&cost), []);
-    }
-}
+#[path = "aims_tests.rs"]
+mod tests;

@@ -23,6 +23,11 @@ Made by `cargo xtask bench`, which writes this file; every number is from the ru
 Nanoseconds belong to this machine; compare ratios.
 ";
 
+const AIMS_METHOD: &str = "\
+*Less than the noise*: the result is nearer to its aim than `off, again`, with 95% confidence, is to `off`; it neither
+meets nor misses it. Of latencies and of the agent no two equal measurements tell the noise.
+";
+
 const PATHS_METHOD: &str = "\
 One process on one CPU repeats each path; the median batch of its CPU time counts. *Page fault*: map
 64 MiB without huge pages, touch each page, unmap, per page. *getppid*: the bare system call. *mmap +
@@ -141,7 +146,8 @@ fn aims_table(text: &mut String, results: &Results) {
     if verdicts.is_empty() {
         return;
     }
-    text.push_str("\n## Aims\n\n| what | aim | result | |\n|---|---|--:|---|\n");
+    let _ = write!(text, "\n## Aims\n\n{AIMS_METHOD}");
+    text.push_str("\n| what | aim | result | |\n|---|---|--:|---|\n");
     for Verdict {
         what,
         aim,

@@ -24,6 +24,9 @@ pub struct Args {
     memtrace: PathBuf,
     #[arg(long)]
     workload: PathBuf,
+    /// What is measured: the machine has no git
+    #[arg(long)]
+    commit: Option<String>,
 }
 
 /// Boots the machine and reads what it measured.
@@ -35,8 +38,10 @@ pub fn boot(
 ) -> Result<Run> {
     let xtask = std::env::current_exe().context("cannot find this program's file")?;
     let name = xtask.file_name().context("this program has no name")?;
+    let commit = workspace.commit();
+    let commit = commit.map_or_else(String::new, |commit| format!(" --commit {commit}"));
     let command = format!(
-        "{} rivals-inside --memtrace /bin/memtrace --workload /bin/memtrace-workload",
+        "{} rivals-inside --memtrace /bin/memtrace --workload /bin/memtrace-workload{commit}",
         name.display()
     );
     let mut programs = vec![xtask.clone(), memtrace.to_owned(), workload.to_owned()];
@@ -75,6 +80,7 @@ pub fn inside(args: &Args) -> Result<()> {
         &nothing,
         &scratch,
         args.memtrace.clone(),
+        args.commit.clone(),
         tools::IN_A_MACHINE,
     )?;
     progress(format!("{} rows", run.rows.len()));

@@ -1,5 +1,8 @@
 //! The page. Must not judge beyond comparing numbers of one column.
 
+mod losses;
+
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use anyhow::Result;
@@ -26,7 +29,9 @@ pub fn page(host: Option<&Run>, machine: Option<&Run>) -> Result<String> {
          Made by `cargo xtask rivals`, which writes this file; every number is from the runs named here. One load\n\
          runs while memtrace and what people use instead look on, all at the same time, each with its defaults.\n\
          What the load did is known from the kernel's word to the parent of each process. Tools are Debian 12's.\n\
-         **–**: the tool does not tell that by design. A number below the best one of its column is a loss.\n\n",
+         **–**: the tool does not tell that by design. The best number of a column is the highest of what a tool\n\
+         tells, and the lowest of time, of false alarms and of cost; every other one is a loss. After the tables of a\n\
+         part is each column in which memtrace loses.\n\n",
     );
     if let Some(run) = host {
         writeln!(page, "## On a host\n\n{}\n", run.place)?;
@@ -35,7 +40,7 @@ pub fn page(host: Option<&Run>, machine: Option<&Run>) -> Result<String> {
         processes(&mut page, run)?;
         leaks(&mut page, run)?;
         costs(&mut page, run)?;
-        behind(&mut page, run)?;
+        losses::tell(&mut page, run, true)?;
         notes(&mut page, run)?;
     }
     if let Some(run) = machine {
@@ -48,6 +53,7 @@ pub fn page(host: Option<&Run>, machine: Option<&Run>) -> Result<String> {
         kills(&mut page, run)?;
         processes(&mut page, run)?;
         leaks(&mut page, run)?;
+        losses::tell(&mut page, run, false)?;
         notes(&mut page, run)?;
     }
     page.push_str(LAST_PARTS);
@@ -84,8 +90,7 @@ fn load(page: &mut String, truth: &Truth) -> Result<()> {
         page,
         "The load, {:.0} min: {} OOM kills\n({});\n{} processes that touch 1 to 8 MiB and end, half of them in\n\
          cgroups of their own (life with start: median {} ms, nine in ten below {} ms); a leak of {:.1} MiB a minute \
-         below a limit\nof {:.0} MiB; {} that only fill (no leak). The kernel counted {} OOM kills on the \
-         machine meanwhile.\n",
+         below a limit\nof {:.0} MiB; {} that only fill (no leak).\n{}\n",
         truth.length.as_secs_f64() / 60.0,
         truth.kills.len(),
         kills.join(", "),
@@ -95,9 +100,40 @@ fn load(page: &mut String, truth: &Truth) -> Result<()> {
         truth.leak.bytes_per_second as f64 * 60.0 / MIB,
         truth.leak.limit_bytes as f64 / MIB,
         truth.innocent.len(),
-        truth.kernel_kills,
+        kernel_count(truth),
     )?;
     Ok(())
+}
+
+/// Why the kernel's number is another than the load's.
+fn kernel_count(truth: &Truth) -> String {
+    let (own, kernel) = (truth.kills.len() as u64, truth.kernel_kills);
+    let mut text = format!(
+        "These {own} kills are the load's: processes that it started to be killed and saw killed, each once. The \
+         kernel's own count\nof the whole machine (`oom_kill` of /proc/vmstat), against which tools that only count \
+         the machine are held, rose by {kernel}"
+    );
+    let members = truth.kills.iter();
+    let members = members.filter(|kill| kill.manner == Manner::Group);
+    let groups: BTreeSet<&str> = members.map(|kill| kill.cgroup.as_str()).collect();
+    let more = kernel.saturating_sub(own);
+    let twice = more.min(groups.len() as u64);
+    let causes = [
+        (
+            twice,
+            "for the process chosen in a group kill, which it counts twice",
+        ),
+        (more - twice, "that are of none of the load's victims"),
+    ];
+    let causes = causes.iter().filter(|(count, _)| *count > 0);
+    let causes: Vec<String> = causes
+        .map(|(count, why)| format!("{count} {why}"))
+        .collect();
+    if !causes.is_empty() {
+        let _ = write!(text, ": {more} more, {}", causes.join(", and "));
+    }
+    text.push('.');
+    text
 }
 
 fn kills(page: &mut String, run: &Run) -> Result<()> {
@@ -234,38 +270,6 @@ fn costs(page: &mut String, run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// Where memtrace, the first row, is not the cheapest.
-fn behind(page: &mut String, run: &Run) -> Result<()> {
-    let Some((first, rest)) = run.rows.split_first() else {
-        return Ok(());
-    };
-    let mut tell = |what: &str, unit: &str, value: fn(&Row) -> f64| -> Result<()> {
-        let own = value(first);
-        let less: Vec<String> = rest
-            .iter()
-            .filter(|row| value(row) < own)
-            .map(|row| format!("{} ({:.2})", row.name, value(row)))
-            .collect();
-        if !less.is_empty() {
-            writeln!(
-                page,
-                "- **memtrace loses** on {what} ({own:.2} {unit}) to {}.",
-                less.join(", ")
-            )?;
-        }
-        Ok(())
-    };
-    tell("CPU", "% of a core", |row| row.cost.cpu_percent)?;
-    tell("RSS", "MiB", |row| row.cost.median_rss_bytes as f64 / MIB)?;
-    tell("highest RSS", "MiB", |row| {
-        row.cost.highest_rss_bytes as f64 / MIB
-    })?;
-    tell("PSS", "MiB", |row| row.cost.median_pss_bytes as f64 / MIB)?;
-    tell("anonymous memory", "MiB", |row| {
-        row.cost.median_anon_bytes as f64 / MIB
-    })
-}
-
 fn notes(page: &mut String, run: &Run) -> Result<()> {
     for row in run.rows.iter().filter(|row| !row.seen.notes.is_empty()) {
         writeln!(page, "- {}: {}.", row.name, row.seen.notes.join("; "))?;
@@ -295,6 +299,7 @@ fn percent(share: Option<f64>) -> String {
 mod tests {
     use super::super::cost::Cost;
     use super::super::seen::{Kills, Seen};
+    use super::super::truth::Kill;
     use super::*;
 
     #[test]
@@ -322,5 +327,33 @@ mod tests {
         assert!(page.contains("only the machine's number: 3 of 4"));
         assert!(page.contains("Not compared: nowhere: not here"));
         Ok(())
+    }
+
+    #[test]
+    fn a_count_of_the_kernel_that_is_not_the_loads_is_explained() {
+        let kill = |pid: u32, cgroup: &str| Kill {
+            pid,
+            cgroup: cgroup.to_owned(),
+            limit_cgroup: cgroup.to_owned(),
+            trigger_pid: pid,
+            anon_bytes: 0,
+            manner: Manner::Group,
+        };
+        let mut truth = Truth {
+            kills: vec![kill(1, "/a"), kill(2, "/a"), kill(3, "/b")],
+            kernel_kills: 3,
+            ..Truth::default()
+        };
+        assert!(kernel_count(&truth).ends_with("rose by 3."));
+        truth.kernel_kills = 5;
+        let text = kernel_count(&truth);
+        assert!(text.contains("rose by 5: 2 more, 2 for the"), "{text}");
+        truth.kernel_kills = 9;
+        let text = kernel_count(&truth);
+        assert!(text.contains("rose by 9: 6 more, 2 for the"), "{text}");
+        assert!(
+            text.contains("and 4 that are of none of the load's victims."),
+            "{text}"
+        );
     }
 }
