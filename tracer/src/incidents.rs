@@ -34,6 +34,9 @@ Examples:
   sudo memtrace incidents --kind stall show latest   the last stall
   sudo memtrace incidents --json | jq -r '.meaning.summary'
 
+BYTES is what the first victim had mapped; files and shared memory count once, in the cgroup that touched
+them first, so that it can exceed LIMIT. Without a victim it is the usage of the cgroup.
+
 Exit codes: 0 done, also when nothing is stored; 1 failed or not found; 2 wrong usage;
 77 not permitted.";
 

@@ -97,7 +97,7 @@ fn a_suspicion_tells_rate_onset_limit_evidence_and_what_was_rejected() {
     anon 12.0M/h (6.0M to 24.0M) since 2023-11-14T19:26:40Z ± 12m
     reaches the limit of 512M in 10h (5h to 20h)
     evidence: the floor is at 300M and rose by 72.0M, as a line, in 6h00m (60 blocks, scatter 307K, swing 0B); \
-headroom -1.0M; trend Z 9.25, line R² 0.98, autocorrelation 0.10; 2 starts before it ended growing too
+headroom -1.0M; trend Z 9.25, line R² 0.98, autocorrelation 0.10; 2 earlier starts also ended while it grew
     rejected: slowing down (the later part rose 0.97 times as fast as before; slowing is below 0.50)
     possible: growth that ends soon (10 % of what verifies that it goes on was seen)
 "

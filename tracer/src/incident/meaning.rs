@@ -10,6 +10,7 @@
 
 mod home;
 mod unkilled;
+mod user_space;
 
 use super::record::{ChargedCgroup, Incident, Kind, KubernetesReport, Meaning, Trigger, Victim};
 use crate::{identity::names::Names, size};
@@ -22,7 +23,7 @@ pub fn meaning(incident: &Incident) -> Meaning {
         Kind::Stall => stall(incident),
         Kind::MissedKills => missed(incident),
         Kind::MarkedExiting => marked_exiting(incident),
-        Kind::UserSpaceKill => user_space_kill(incident),
+        Kind::UserSpaceKill => user_space::kill(incident),
         Kind::CgroupOom
         | Kind::CpusetOom
         | Kind::MempolicyOom
@@ -59,9 +60,6 @@ pub fn reported(report: &KubernetesReport) -> String {
     }
     text + "."
 }
-
-/// Of Linux on every architecture.
-const SIGTERM: u32 = 15;
 
 fn kernel_kill(incident: &Incident) -> (String, Vec<String>) {
     let mut summary = format!("{}: {}", cause(incident), killed(incident));
@@ -246,61 +244,6 @@ fn marked_exiting(incident: &Incident) -> (String, Vec<String>) {
                 .into(),
         ],
     )
-}
-
-fn user_space_kill(incident: &Incident) -> (String, Vec<String>) {
-    let killer = match &incident.killer {
-        Some(killer) => format!("{} (PID {})", killer.comm, killer.pid),
-        None => "a user-space OOM killer".into(),
-    };
-    let is_term = incident.killer.as_ref().and_then(|killer| killer.signal) == Some(SIGTERM);
-    let summary = if is_term {
-        let who = incident
-            .victims
-            .first()
-            .map_or("a process".into(), victim_name);
-        let more = match incident.victims.len() {
-            0 | 1 => String::new(),
-            several => format!(" and {} more", several - 1),
-        };
-        format!("{who}{more} was told to end (SIGTERM) by {killer}, not killed by the kernel.")
-    } else {
-        format!("{} by {killer}, not by the kernel.", killed(incident))
-    };
-    let home = Home::of_incident(incident);
-    let init = incident.victims.iter().find_map(init_of);
-    let mut consequence = vec!["The kernel counts no oom_kill.".to_owned()];
-    consequence.push(match (home, init) {
-        (Home::Pod { .. }, _) if is_term => "If the container ends by it, Kubernetes shows its own \
-            exit code (143 unless it handles the signal), not OOMKilled."
-            .into(),
-        (Home::Container, _) if is_term => "If the container ends by it, expect its own exit code \
-            (143 unless it handles the signal)."
-            .into(),
-        (Home::Pod { host_pids: false }, Some(true)) => "The container ends: Kubernetes shows exit \
-            137 with reason Error, not OOMKilled."
-            .into(),
-        (Home::Pod { host_pids: false }, Some(false)) => {
-            "The container goes on unless its PID 1 is killed too; Kubernetes reports nothing."
-                .into()
-        }
-        (Home::Pod { .. }, _) => "If the container ends by it, Kubernetes shows exit 137 with \
-            reason Error, not OOMKilled."
-            .into(),
-        (Home::Container, Some(true)) => "The container ends with exit 137, not shown as an OOM \
-            kill."
-            .into(),
-        (Home::Container, Some(false)) => "The container goes on unless its PID 1 is killed too.".into(),
-        (Home::Container, None) => "If the container ends by it, expect exit 137, not shown as an \
-            OOM kill."
-            .into(),
-        (Home::Service(unit), _) => format!(
-            "systemd shows the result signal for {unit}, or oom-kill if systemd-oomd was the killer."
-        ),
-        (Home::Host, _) => "Not a container: nothing restarts it unless a supervisor does.".into(),
-        (Home::Unknown, _) => "Whether this was in a container is not known.".into(),
-    });
-    (first_upper(summary), consequence)
 }
 
 /// `worker (PID 7, 480M anonymous) was killed`, or how many were.

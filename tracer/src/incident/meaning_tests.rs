@@ -324,6 +324,13 @@ fn a_user_space_killer() {
         &["its own exit code (143 unless", "not OOMKilled"],
         &["137"],
     );
+    told.victims[0].killed = Some(false);
+    told.victims.push(Victim {
+        killed: Some(true),
+        ..told.victims[0].clone()
+    });
+    let ignored = meaning(&told).consequence;
+    assert!(ignored.contains("1 of 2 had not ended"), "{ignored}");
     let said = meaning(&by_killer(child())).consequence;
     assert!(said.contains("goes on unless"), "{said}");
     let service = meaning(&by_killer(on_host("/system.slice/db.service"))).consequence;

@@ -148,7 +148,7 @@ pub enum RecordError {
     NoPod(NamespacedPod),
     #[error("page faults come without the address that was touched: {0}")]
     NoFaultHook(String),
-    #[error("nothing says what to write to {}: name it .svg, .pb.gz, .folded or .json, or give --format", .0.display())]
+    #[error("nothing says what to write to {}: name it .svg (flame graph), .pb.gz (pprof), .folded (text) or .json, or give --format", .0.display())]
     UnknownFormat(PathBuf),
     #[error("cannot write {}: {cause}", path.display())]
     Write { path: PathBuf, cause: io::Error },

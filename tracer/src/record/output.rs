@@ -80,7 +80,6 @@ impl FormatArg {
             (".pb.gz", FormatArg::Pprof),
             (".pprof", FormatArg::Pprof),
             (".folded", FormatArg::Folded),
-            (".txt", FormatArg::Folded),
             (".json", FormatArg::Json),
         ];
         known
@@ -144,10 +143,19 @@ pub(super) fn nothing(
         View::Mapped => format!(
             "no mmap and no brk was seen in {after}; record longer with -d, or see --view resident"
         ),
-        View::Resident | View::Growth | View::Touched => format!(
-            "no page was sampled in {after}: memory that was there before is not seen, only new pages are, \
-             and one in {one_in} of them is sampled; record longer with -d, under load, or with --sample 1"
-        ),
+        View::Resident | View::Growth | View::Touched => {
+            let (share, denser) = match one_in {
+                1 => (String::new(), ""),
+                _ => (
+                    format!(", and one in {one_in} of them is sampled"),
+                    ", or with --sample 1",
+                ),
+            };
+            format!(
+                "no page was sampled in {after}: memory that was there before is not seen, only new pages \
+                 are{share}; record longer with -d, under load{denser}"
+            )
+        }
     })
 }
 
@@ -187,9 +195,11 @@ mod tests {
         assert_eq!(of("a.svg").unwrap(), FormatArg::Svg);
         assert_eq!(of("x/heap.pb.gz").unwrap(), FormatArg::Pprof);
         assert_eq!(of("a.b.folded").unwrap(), FormatArg::Folded);
-        let error = of("heap").unwrap_err();
-        assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains(".svg"), "{error}");
+        for unknown in ["heap", "heap.txt"] {
+            let error = of(unknown).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(".folded (text)"), "{error}");
+        }
         let given = FormatArg::of(Path::new("heap"), Some(FormatArg::Json));
         assert_eq!(given.unwrap(), FormatArg::Json);
     }
@@ -227,7 +237,7 @@ mod tests {
 
     #[test]
     fn what_was_written_is_said_in_words() {
-        let folded = FormatArg::of(Path::new("a.txt"), None).unwrap();
+        let folded = FormatArg::of(Path::new("a.folded"), None).unwrap();
         assert_eq!(
             folded.what(View::Growth),
             "folded text, a line a call path with its bytes, --view growth"
@@ -259,6 +269,13 @@ mod tests {
                 "{told:?}"
             );
         }
+        let nobody = profile(Kind::Resident, 0.0, 0.0, 0.0);
+        let every = nothing(&nobody, View::Resident, minute, 1).unwrap();
+        assert!(
+            every.ends_with("; record longer with -d, under load"),
+            "{every}"
+        );
+        assert!(!every.contains("one in"), "{every}");
         let mapped = profile(Kind::Mapped, 0.0, 9.0, 0.0);
         assert_eq!(nothing(&mapped, View::Mapped, minute, 64), None);
         let told = nothing(&mapped, View::Resident, minute, 64).unwrap();

@@ -103,6 +103,18 @@ pub enum ReportError {
         /// Why the agent tells nothing, if it was asked and does not.
         agent: Option<String>,
     },
+    #[error(
+        "no incident is stored{}: there is no latest one to report{}\nwhat is killed while `memtrace run` \
+         runs is stored; of a cgroup that lives tells: memtrace report --cgroup GLOB",
+        within(state_dir),
+        and(agent)
+    )]
+    NoneStored {
+        /// Where that was looked up; `None`: the agent was asked.
+        state_dir: Option<PathBuf>,
+        /// As of [`ReportError::NoIncident`].
+        agent: Option<String>,
+    },
     #[error("{id} is the beginning of {count} incidents:{candidates}")]
     Ambiguous {
         id: String,
@@ -137,6 +149,11 @@ pub enum ReportError {
     Encode(#[from] serde_json::Error),
     #[error("cannot write: {0}")]
     Output(#[from] io::Error),
+}
+
+fn within(state_dir: &Option<PathBuf>) -> String {
+    let place = state_dir.as_ref();
+    place.map_or(String::new(), |path| format!(" in {}", path.display()))
 }
 
 fn and(agent: &Option<String>) -> String {

@@ -117,7 +117,7 @@ fn happened(incident: &Incident) -> Event {
     {
         let path = charged.cgroup.as_deref().map_or("?".into(), shown);
         let (usage, limit) = (size::bytes(usage), size::bytes(limit));
-        evidence.push(format!("{usage} of {limit} of {path}"));
+        evidence.push(format!("{usage} of {limit} used in {path}"));
     }
     evidence.extend(incident.victims.iter().take(MOST_VICTIMS).map(victim));
     let more = (incident.victims.len().saturating_sub(MOST_VICTIMS) as u64)

@@ -1,5 +1,7 @@
 //! Asks and reads what a report is made of. Chooses whose report it is; must not judge or format.
 
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 
 use crate::{
@@ -8,7 +10,11 @@ use crate::{
         query::CgroupQuery,
         records::CgroupRow,
     },
-    export::console::incident::{self, shown},
+    cli::DEFAULT_STATE_DIR,
+    export::console::{
+        incident::{self, shown},
+        pattern,
+    },
     incident::Incident,
 };
 
@@ -54,6 +60,16 @@ pub fn gather(args: &ReportArgs, now: Timestamp) -> Result<Facts, ReportError> {
             (ReportError::NoIncident { id, .. }, Err(why)) => ReportError::NoIncident {
                 id,
                 agent: Some(why.clone()),
+            },
+            (ReportError::NoneStored { .. }, _) => ReportError::NoneStored {
+                state_dir: match &source {
+                    Source::Agent(_) => None,
+                    Source::Store(_) => {
+                        let default = || PathBuf::from(DEFAULT_STATE_DIR);
+                        Some(args.state_dir.clone().unwrap_or_else(default))
+                    }
+                },
+                agent: told.as_ref().err().cloned(),
             },
             (error, _) => error,
         })?),
@@ -258,7 +274,7 @@ fn newest_of<'a>(
 fn asked(args: &ReportArgs) -> String {
     match (&args.pod, &args.cgroup) {
         (Some(pod), _) => format!("--pod {}", shown(&pod.to_string())),
-        (None, Some(glob)) => format!("--cgroup '{}'", shown(glob.glob().glob())),
+        (None, Some(glob)) => format!("--cgroup '{}'", shown(pattern(glob.glob().glob()))),
         (None, None) => args.id.as_deref().map_or(String::new(), shown),
     }
 }

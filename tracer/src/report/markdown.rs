@@ -10,7 +10,7 @@ use crate::{
 };
 
 use super::{
-    events,
+    events::{self, Event},
     story::{Report, grown},
 };
 
@@ -46,13 +46,11 @@ pub fn text(report: &Report, zone: &Zone) -> String {
             "older events are not told",
         );
         let rows = report.events.iter().enumerate().map(|(at, event)| {
-            let all = [event.text.as_str()].into_iter();
-            let all = all.chain(event.evidence.iter().map(String::as_str));
             [
                 (at + 1).to_string(),
                 zone.seconds(event.time),
                 events::name(event.kind).to_owned(),
-                all.collect::<Vec<_>>().join("; "),
+                told(event),
             ]
         });
         table(&mut text, ["#", "time", "what", "evidence"], rows);
@@ -100,6 +98,20 @@ pub fn text(report: &Report, zone: &Zone) -> String {
         report.memtrace,
         zone.seconds(report.made)
     );
+    text
+}
+
+/// What happened, and what it rests on.
+fn told(event: &Event) -> String {
+    let mut text = event.text.clone();
+    for one in &event.evidence {
+        let gap = match text.ends_with(['.', '…']) {
+            true => " ",
+            false => "; ",
+        };
+        text += gap;
+        text += one;
+    }
     text
 }
 

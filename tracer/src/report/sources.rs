@@ -51,12 +51,7 @@ impl Source<'_> {
     pub fn by_id(&self, id: &str) -> Result<Incident, ReportError> {
         match self {
             Source::Agent(client) => client.incident(id).map_err(|error| match error {
-                ClientError::Refused { status, .. } if status == NOT_FOUND => {
-                    ReportError::NoIncident {
-                        id: shown(id),
-                        agent: None,
-                    }
-                }
+                ClientError::Refused { status, .. } if status == NOT_FOUND => not_found(id),
                 error => error.into(),
             }),
             Source::Store(incidents) => find(incidents, id).cloned(),
@@ -145,14 +140,25 @@ fn only(path: &str) -> Option<GlobMatcher> {
     glob(&globset::escape(path).replace('\\', "?")).ok()
 }
 
+/// Whoever asked tells where that was looked up.
+fn not_found(id: &str) -> ReportError {
+    if id == LATEST {
+        ReportError::NoneStored {
+            state_dir: None,
+            agent: None,
+        }
+    } else {
+        ReportError::NoIncident {
+            id: shown(id),
+            agent: None,
+        }
+    }
+}
+
 /// By its id.
 fn find<'a>(incidents: &'a [Incident], id: &str) -> Result<&'a Incident, ReportError> {
-    let not_found = || ReportError::NoIncident {
-        id: shown(id),
-        agent: None,
-    };
     if id == LATEST {
-        return incidents.last().ok_or_else(not_found);
+        return incidents.last().ok_or_else(|| not_found(id));
     }
     if let Some(exact) = incidents.iter().find(|incident| incident.id == id) {
         return Ok(exact);
@@ -162,7 +168,7 @@ fn find<'a>(incidents: &'a [Incident], id: &str) -> Result<&'a Incident, ReportE
         .filter(|incident| incident.id.starts_with(id));
     let fits: Vec<&Incident> = fits.collect();
     match fits.as_slice() {
-        [] => Err(not_found()),
+        [] => Err(not_found(id)),
         [one] => Ok(one),
         several => Err(ReportError::Ambiguous {
             id: shown(id),

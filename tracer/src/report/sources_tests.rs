@@ -42,7 +42,10 @@ fn store() -> tempfile::TempDir {
 
 /// Without an agent.
 fn gathered(line: &[&str]) -> Result<facts::Facts, ReportError> {
-    let dir = store();
+    gathered_in(&store(), line)
+}
+
+fn gathered_in(dir: &tempfile::TempDir, line: &[&str]) -> Result<facts::Facts, ReportError> {
     let (state, socket) = (dir.path().to_owned(), dir.path().join("none.sock"));
     let text = |path: &PathBuf| path.to_str().unwrap().to_owned();
     let mut all = vec!["report".to_owned()];
@@ -94,11 +97,25 @@ fn what_is_not_there_or_not_clear_is_an_error_that_says_so() {
         several.contains("matches 2") && several.contains("\n  /pods/b"),
         "{several}"
     );
+    let all = error(&["--cgroup", "*"]);
+    assert!(all.starts_with("--cgroup '*' matches 2"), "{all}");
     let nothing = error(&["--pod", "shop/cart"]);
     assert!(
         nothing.contains("--pod shop/cart") && nothing.contains("no agent answers"),
         "{nothing}"
     );
+}
+
+#[test]
+fn the_latest_of_nothing_says_where_nothing_is_and_what_to_do() {
+    let empty = tempfile::tempdir().unwrap();
+    let error = gathered_in(&empty, &["latest"]).unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    let text = error.to_string();
+    let place = format!("no incident is stored in {}: ", empty.path().display());
+    for part in [place.as_str(), "no agent answers", "--cgroup GLOB"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::{
         verdict,
     },
     identity::names::Names,
-    incident::Incident,
+    incident::{Incident, Kind},
     moment::Zone,
     size,
     stacks::told::{StackRecord, by_code},
@@ -109,7 +109,9 @@ pub fn report(facts: Facts, zone: &Zone) -> Report {
     incidents.drain(..incidents_left_out);
     let names = facts.names().cloned();
     let short = names.as_ref().and_then(Names::short);
-    let name = short.or_else(|| facts.cgroup().map(str::to_owned));
+    let name = short
+        .or_else(|| facts.cgroup().map(str::to_owned))
+        .or_else(|| missed(&facts));
     Report {
         format: "memtrace.report/1",
         made: facts.made,
@@ -141,6 +143,17 @@ pub fn report(facts: Facts, zone: &Zone) -> Report {
         flamegraph: facts.flamegraph,
         names,
     }
+}
+
+/// What a report of no cgroup in particular is of.
+fn missed(facts: &Facts) -> Option<String> {
+    let incident = facts.incident()?;
+    let is_missed = incident.kind == Kind::MissedKills;
+    is_missed.then(|| match incident.kernel_counts.missed {
+        Some(1) => "1 OOM kill that memtrace missed".to_owned(),
+        Some(count) => format!("{count} OOM kills that memtrace missed"),
+        None => "OOM kills that memtrace missed".to_owned(),
+    })
 }
 
 /// The incident that is asked for; else the leak that goes on; else the last incident; else that all is well.

@@ -9,7 +9,7 @@ use super::{
     html, markdown,
     story::{self, Report},
 };
-use crate::{api::records::MarkKind, moment::Zone};
+use crate::{api::records::MarkKind, incident::Kind, moment::Zone};
 
 fn report(facts: Facts) -> Report {
     story::report(facts, &Zone::utc())
@@ -225,7 +225,7 @@ fn the_first_sentence_says_what_matters_most() {
     let oom = report(stored()).conclusion;
     assert!(oom.contains("were killed as a group"), "{oom}");
     assert!(
-        oom.contains("grew from 180M to 512M in 4 min 55 s, 97 % of it by python3"),
+        oom.contains("grew from 180M to 512M in 4m55s, 97 % of it by python3"),
         "{oom}"
     );
     let mut calm = live();
@@ -238,6 +238,29 @@ fn the_first_sentence_says_what_matters_most() {
         calm.starts_with("Whether it leaks is not judged; its usage is 220M"),
         "{calm}"
     );
+}
+
+#[test]
+fn kills_that_were_missed_are_named_where_no_cgroup_is() {
+    let mut facts = stored();
+    let missed = &mut facts.incidents[0];
+    missed.kind = Kind::MissedKills;
+    missed.charged = None;
+    missed.victims.clear();
+    missed.kernel_counts.missed = Some(3);
+    assert_eq!(
+        report(facts.clone()).name,
+        "3 OOM kills that memtrace missed"
+    );
+    facts.incidents[0].kind = Kind::KernelOom;
+    assert_eq!(report(facts).name, "(cgroup unknown)");
+}
+
+#[test]
+fn a_sentence_is_not_followed_by_a_semicolon() {
+    let text = ticket(stored());
+    assert!(!text.contains(".;"), "{text}");
+    assert!(text.contains("512M of 512M used in /kubepods"), "{text}");
 }
 
 #[test]

@@ -13,9 +13,43 @@ pub fn rough(seconds: f64) -> String {
     }
 }
 
+/// Exact where it is short: `12ms`, `3.4s`; from a minute on as [`rough`].
+pub fn milliseconds(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms}ms"),
+        1000..60_000 => format!("{}.{}s", ms / 1000, ms % 1000 / 100),
+        _ => rough((ms / 1000) as f64),
+    }
+}
+
+/// The same; `800µs` below a millisecond.
+pub fn nanoseconds(ns: u64) -> String {
+    match ns {
+        0..1_000_000 => format!("{}µs", ns / 1000),
+        _ => milliseconds(ns / 1_000_000),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn short_times_are_exact_and_long_ones_as_all_others() {
+        for (ms, shown) in [
+            (0, "0ms"),
+            (999, "999ms"),
+            (3_412, "3.4s"),
+            (59_999, "59.9s"),
+            (60_000, "1m00s"),
+            (125_000, "2m05s"),
+            (u64::MAX, "213503982334d14h"),
+        ] {
+            assert_eq!(milliseconds(ms), shown);
+        }
+        assert_eq!(nanoseconds(800_999), "800µs");
+        assert_eq!(nanoseconds(18_000_000), "18ms");
+    }
 
     #[test]
     fn two_units_at_most() {

@@ -8,6 +8,7 @@ mod list;
 mod report;
 mod sparkline;
 
+pub use super::duration::{milliseconds, nanoseconds};
 pub use list::list;
 pub use report::{report, wrapped};
 
@@ -140,23 +141,6 @@ fn stalled(stall: &Stall) -> String {
     )
 }
 
-pub fn nanoseconds(ns: u64) -> String {
-    if ns < 1_000_000 {
-        format!("{} µs", ns / 1000)
-    } else {
-        milliseconds(ns / 1_000_000)
-    }
-}
-
-/// `12 ms`, `3.4 s`, `2 min 5 s`.
-pub fn milliseconds(ms: u64) -> String {
-    match ms {
-        0..1000 => format!("{ms} ms"),
-        1000..120_000 => format!("{:.1} s", ms as f64 / 1e3),
-        _ => format!("{} min {} s", ms / 60_000, ms / 1000 % 60),
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -211,7 +195,7 @@ pub(crate) mod tests {
             ongoing: true,
             ended_by_kill: false,
         });
-        assert!(line(&incident).contains("stalled for 30.0 s so far at its limit  limit 512M"));
+        assert!(line(&incident).contains("stalled for 30.0s so far at its limit  limit 512M"));
     }
 
     #[test]

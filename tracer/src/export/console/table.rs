@@ -1,9 +1,9 @@
 //! The live table: leaks first, then the fastest growing cgroups, events as lines above it.
 //!
-//! Draws in place with plain ANSI sequences; only for a terminal.
+//! Draws in place with plain ANSI sequences on a terminal; else each interval is written below the last.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     time::SystemTime,
 };
 
@@ -14,7 +14,7 @@ use crate::incident::Incident;
 use crate::model::snapshot::{CgroupSnapshot, OomKill, Snapshot};
 use crate::moment::Zone;
 
-use super::{duration, leak, size};
+use super::{duration, leak, pattern, size};
 
 const CLEAR_BELOW: &str = "\x1b[J";
 const BOLD: &str = "\x1b[1m";
@@ -52,10 +52,11 @@ impl Columns {
     }
 }
 
-/// A table that overwrites itself.
+/// A table that overwrites itself, where standard output is a terminal.
 #[derive(Debug)]
 pub struct Table<W> {
     out: W,
+    in_place: bool,
     colour: bool,
     /// The glob that cgroups are chosen by, as given.
     chosen_by: Option<String>,
@@ -67,6 +68,7 @@ impl<W: Write> Table<W> {
     pub fn new(out: W, colour: bool) -> Self {
         Self {
             out,
+            in_place: io::stdout().is_terminal(),
             colour,
             chosen_by: None,
             frame: String::new(),
@@ -81,12 +83,16 @@ impl<W: Write> Table<W> {
 
     /// The same of a table that is drawn already.
     pub fn choose_by(&mut self, glob: Option<&str>) {
-        self.chosen_by = glob.map(|glob| display(glob.as_bytes(), MOST_GLOB_BYTES));
+        self.chosen_by = glob.map(|glob| display(pattern(glob).as_bytes(), MOST_GLOB_BYTES));
     }
 
-    /// Draws the interval over the last one.
+    /// Draws the interval over the last one, or below it.
     pub fn interval(&mut self, snapshot: &Snapshot, width: usize, height: usize) -> io::Result<()> {
         let frame = self.frame(snapshot, width.max(8), height.max(6));
+        if !self.in_place {
+            self.out.write_all(frame.as_bytes())?;
+            return self.out.flush();
+        }
         self.erase()?;
         self.frame = frame;
         self.draw()
@@ -423,12 +429,36 @@ mod tests {
     #[test]
     fn an_event_is_written_where_the_table_was() {
         let mut out = Vec::new();
-        let mut table = Table::new(&mut out, false);
+        let mut table = Table {
+            in_place: true,
+            ..Table::new(&mut out, false)
+        };
         table
             .interval(&snapshot(vec![cgroup("/a", 1, 0.0)]), 100, 24)
             .unwrap();
         table.line("event").unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("\x1b[3A\r\x1b[Jevent\nmemtrace "), "{text:?}");
+    }
+
+    #[test]
+    fn what_is_no_terminal_gets_no_sequences() {
+        let mut out = Vec::new();
+        let mut table = Table {
+            in_place: false,
+            ..Table::new(&mut out, false)
+        };
+        for usage in [1, 2] {
+            table
+                .interval(&snapshot(vec![cgroup("/a", usage, 0.0)]), 100, 24)
+                .unwrap();
+            table.line("event").unwrap();
+        }
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.contains('\x1b'), "{text:?}");
+        let heads = text.lines().map(|line| line.split(' ').next());
+        let heads: Vec<&str> = heads.flatten().collect();
+        let one = ["memtrace", "CGROUP", "/a", "event"];
+        assert_eq!(heads, [one, one].concat());
     }
 }

@@ -83,7 +83,7 @@ pub fn limit(change: &GrowthChange) -> Option<String> {
     let bytes = size::bytes(change.limit_bytes?);
     Some(match &change.limit_cgroup {
         Some(owner) if *owner == change.cgroup => format!("its own limit of {bytes}"),
-        Some(owner) => format!("the limit of {bytes} of {}, above it", shown(owner)),
+        Some(owner) => format!("the limit of {bytes} of its ancestor {}", shown(owner)),
         None => format!("the machine's memory of {bytes}"),
     })
 }
@@ -126,12 +126,11 @@ pub fn evidence(evidence: &Evidence) -> String {
         figure(evidence.r_squared),
         figure(evidence.autocorrelation)
     );
-    if evidence.epochs_growing > 0 {
-        text += &format!(
-            "; {} starts before it ended growing too",
-            evidence.epochs_growing
-        );
-    }
+    text += &match evidence.epochs_growing {
+        0 => String::new(),
+        1 => "; 1 earlier start also ended while it grew".to_owned(),
+        starts => format!("; {starts} earlier starts also ended while it grew"),
+    };
     text
 }
 

@@ -6,7 +6,7 @@ use super::{View, total};
 use crate::export::console::duration;
 use crate::host::escape::display;
 use crate::size;
-use crate::stacks::profile::{Estimate, Profile};
+use crate::stacks::profile::{Estimate, Kind, Profile};
 
 /// Most characters of a scope.
 const MOST_SCOPE_CHARS: usize = 120;
@@ -67,7 +67,14 @@ pub(super) fn explained(profile: &Profile) -> String {
 
 /// `1 in 64 pages sampled`.
 pub(super) fn sampling(profile: &Profile) -> String {
-    format!("1 in {} pages sampled", profile.pages_per_sample)
+    let mut stacks = profile.stacks.iter();
+    if !stacks.any(|stack| stack.kind == Kind::Resident) {
+        return "no page sampled".to_owned();
+    }
+    match profile.pages_per_sample {
+        1 => "every page sampled".to_owned(),
+        pages => format!("1 in {pages} pages sampled"),
+    }
 }
 
 /// `3 samples lost`.

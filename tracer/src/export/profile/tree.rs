@@ -86,8 +86,13 @@ pub fn write(profile: &Profile, options: &TreeOptions, mut out: impl Write) -> i
         lines: Vec::new(),
     };
     tree.heading(profile, first.filter(|_| !several));
-    tree.draw();
-    tree.summary(profile);
+    if tree.has_memory() {
+        tree.header();
+        tree.draw();
+        tree.summary(profile);
+    } else {
+        tree.nothing(profile);
+    }
     for line in &tree.lines {
         writeln!(out, "{line}")?;
     }
@@ -141,6 +146,24 @@ impl Tree<'_> {
             summary::span(profile)
         );
         self.wrapped(&heading);
+    }
+
+    fn has_memory(&self) -> bool {
+        let root = self.nodes.first();
+        self.total > 0.0 && root.is_some_and(|root| !root.paths.is_empty())
+    }
+
+    /// Figures of no sample would say nothing, and that exactly.
+    fn nothing(&mut self, profile: &Profile) {
+        let what = match self.options.kind {
+            Kind::Resident => "No memory that is still resident was sampled",
+            Kind::Mapped => "No address space was mapped",
+        };
+        let text = format!("{what} in this time, {}.", summary::lost(profile));
+        self.wrapped(&text);
+    }
+
+    fn header(&mut self) {
         let name = match self.options.kind {
             Kind::Resident => "RESIDENT",
             Kind::Mapped => "MAPPED",
@@ -154,10 +177,6 @@ impl Tree<'_> {
         let Some(root) = self.nodes.first() else {
             return;
         };
-        if self.total <= 0.0 || root.paths.is_empty() {
-            self.plain("No sampled memory to show.");
-            return;
-        }
         let mut waiting = vec![Waiting::Node(root, String::new(), String::new())];
         while let Some(next) = waiting.pop() {
             let (node, below) = match next {

@@ -157,9 +157,34 @@ fn colours_are_only_for_who_wants_them_and_names_bring_none() {
 #[test]
 fn a_profile_of_nothing_says_so() {
     let text = plain(&profile(Vec::new()));
-    assert!(text.contains("No sampled memory to show."), "{text}");
-    assert!(text.contains("explained 0B of 391K anon (0%)"), "{text}");
-    let mut unknown = profile(Vec::new());
+    let told = "No memory that is still resident was sampled in this time, 3 samples lost.";
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words(&text).ends_with(told), "{text}");
+    for figure in ["±", "RESIDENT", "0B"] {
+        assert!(!text.contains(figure), "{figure}: {text}");
+    }
+    let options = TreeOptions {
+        kind: Kind::Mapped,
+        ..Default::default()
+    };
+    let mapped = drawn(&profile(Vec::new()), options);
+    assert!(
+        mapped.contains("No address space was mapped in this time, 3"),
+        "{mapped}"
+    );
+}
+
+#[test]
+fn how_many_pages_were_sampled_is_said_as_it_was() {
+    let mut every = profile(vec![stack(1, &["f"], 4096.0)]);
+    every.pages_per_sample = 1;
+    assert!(plain(&every).contains("; every page sampled, error "));
+    assert_eq!(summary::sampling(&profile(Vec::new())), "no page sampled");
+}
+
+#[test]
+fn of_memory_that_nobody_counted_no_share_is_explained() {
+    let mut unknown = profile(vec![stack(1, &["f"], 4096.0)]);
     unknown.anon_bytes = None;
     assert!(plain(&unknown).contains("of unknown anon"));
 }

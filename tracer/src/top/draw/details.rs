@@ -40,11 +40,11 @@ pub fn draw(frame: &mut Frame<'_>, area: Rect, app: &mut App, look: Look) {
         width,
     };
     if let Some(problem) = &details.problem {
-        lines.prose("", problem, Role::Bad);
+        lines.note(problem, Role::Bad);
     }
     let Some(record) = &details.record else {
         if details.problem.is_none() {
-            lines.prose("", "asking the agent…", Role::Dim);
+            lines.note("asking the agent…", Role::Dim);
         }
         lines.draw(frame, area, 0);
         return;
@@ -102,14 +102,20 @@ impl Lines {
         self.lines.push(Line::styled(line, self.look.style(role)));
     }
 
-    /// Text after a label, wrapped.
+    /// Text, wrapped.
+    fn note(&mut self, note: &str, role: Role) {
+        for line in text::wrapped(note, self.width, 0) {
+            self.line(&line, role);
+        }
+    }
+
+    /// Text after the column of labels, wrapped; without a label it goes on with the one above.
     fn prose(&mut self, label: &str, prose: &str, role: Role) {
-        let indent = if label.is_empty() { 0 } else { LABEL };
-        let room = self.width.saturating_sub(indent);
+        let room = self.width.saturating_sub(LABEL);
         for (at, line) in text::wrapped(prose, room, 0).into_iter().enumerate() {
             let label = if at == 0 { label } else { "" };
             self.lines.push(Line::from(vec![
-                Span::styled(text::left(label, indent), self.look.style(Role::Dim)),
+                Span::styled(text::left(label, LABEL), self.look.style(Role::Dim)),
                 Span::styled(line, self.look.style(role)),
             ]));
         }
@@ -356,4 +362,27 @@ fn limit(row: &CgroupRow) -> String {
     let share =
         sort::share(row).map_or(String::new(), |share| format!("{:.0}% of ", share * 100.0));
     format!(": {share}{}, {whose}", size::bytes(limit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_no_label_goes_on_below_the_one_above() {
+        let mut lines = Lines {
+            lines: Vec::new(),
+            look: Look { colour: false },
+            width: 30,
+        };
+        lines.prose("possible", "one", Role::Plain);
+        lines.prose("", "two words that are wrapped here", Role::Plain);
+        let told: Vec<String> = lines.lines.iter().map(ToString::to_string).collect();
+        let expected = [
+            "possible  one",
+            "          two words that are",
+            "          wrapped here",
+        ];
+        assert_eq!(told, expected);
+    }
 }

@@ -21,6 +21,8 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const UNKNOWN: &str = "-";
 /// Columns of the bar of the machine's memory.
 const BAR: usize = 15;
+/// Kills by the kernel's count alone, also of the time before the agent: nothing that it had was lost.
+const MISSED: &str = "oom_kills_missed";
 
 /// Who tells it, of which machine.
 pub fn agent(app: &App, look: Look, width: usize) -> Line<'static> {
@@ -90,6 +92,9 @@ pub fn machine(app: &App, look: Look, width: usize) -> Line<'static> {
     told.push(Part::new(5, swap, plain));
     let kills = agent.oom_kills.map_or(UNKNOWN.into(), |n| n.to_string());
     told.push(Part::new(9, format!("OOM kills {kills}"), plain));
+    if let Some(missed) = agent.losses.get(MISSED).filter(|count| **count > 0) {
+        told.push(Part::new(7, format!("{missed} not seen"), plain));
+    }
     if let Some((count, causes)) = losses(agent) {
         let warning = look.style(Role::Warning);
         told.push(Part::new(8, format!("lost {count}"), warning));
@@ -106,7 +111,8 @@ fn used_share(agent: &AgentRecord) -> Option<f64> {
 
 /// How much was lost, and for which causes, the most frequent named.
 fn losses(agent: &AgentRecord) -> Option<(String, String)> {
-    let lost = agent.losses.iter().filter(|(_, count)| **count > 0);
+    let losses = agent.losses.iter();
+    let lost = losses.filter(|(cause, count)| **count > 0 && cause.as_str() != MISSED);
     let (cause, _) = lost.clone().max_by_key(|(_, count)| **count)?;
     let all = lost
         .clone()

@@ -200,6 +200,17 @@ fn losses_never_take_the_room_of_oom_kills() {
 }
 
 #[test]
+fn kills_that_only_the_kernel_counted_are_not_called_lost() {
+    let mut app = app();
+    let mut started_late = agent(720);
+    started_late.losses.insert("oom_kills_missed".into(), 7);
+    app.hear(Told::Agent(Box::new(started_late)));
+    let line = screen(&mut app, 120, 24)[1].clone();
+    assert!(line.contains("OOM kills 3  7 not seen"), "{line}");
+    assert!(!line.contains("lost"), "{line}");
+}
+
+#[test]
 fn incidents_stand_in_columns_below_their_titles() {
     let text = include_str!("../../incident/fixtures/cgroup_oom.json");
     let first: crate::api::records::IncidentRecord = serde_json::from_str(text).unwrap();

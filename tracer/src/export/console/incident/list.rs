@@ -148,7 +148,7 @@ mod tests {
         let words: Vec<&str> = first.split_whitespace().skip(2).take(6).collect();
         let unknown = ["(cgroup", "unknown)", "?(thread", "7)", "-", "-"];
         assert_eq!(words, unknown, "{text}");
-        assert!(text.contains("stalled 30.0 s so far"), "{text}");
+        assert!(text.contains("stalled 30.0s so far"), "{text}");
         assert!(text.contains("3 not seen"), "{text}");
         assert!(!text.contains(" 0B"), "{text}");
     }

@@ -1,20 +1,19 @@
 //! The report: what happened and what it means first, then the evidence, section by section.
 
+mod evidence;
+
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
 use crate::{
-    incident::record::{ChargedCgroup, Evidence, Incident, KernelCounts, KnownBy, Victim},
+    incident::record::{ChargedCgroup, Incident, KernelCounts, KnownBy, Victim},
     moment::Zone,
     size,
     stacks::told::StackRecord,
 };
 
-use super::{
-    cgroup, code, milliseconds, nanoseconds, process, resident, shown, sparkline::sparkline,
-    stalled, victims,
-};
+use super::{cgroup, code, nanoseconds, process, resident, shown, stalled, victims};
 
 const BOLD: &str = "\x1b[1m";
 const RED: &str = "\x1b[1;31m";
@@ -25,7 +24,8 @@ const MOST_ROWS: usize = 10;
 const MOST_DETAILS: usize = 3;
 /// Call paths.
 const MOST_STACKS: usize = 3;
-const MOST_COLUMNS: usize = 60;
+const COUNTED_ONCE: &str = "A victim maps more than the limit: files and shared memory count once, \
+                            in the cgroup that touched them first.";
 /// Narrower than this reads badly whatever is done.
 const NARROWEST: usize = 40;
 
@@ -40,7 +40,7 @@ pub fn report(incident: &Incident, zone: &Zone, colour: bool, width: usize) -> S
     };
     page.head(incident);
     if let Some(charged) = &incident.charged {
-        page.limit(charged);
+        page.limit(charged, &incident.kernel_counts);
     }
     page.trigger(incident);
     page.victims(incident);
@@ -134,16 +134,13 @@ impl Page {
         }
     }
 
-    fn limit(&mut self, charged: &ChargedCgroup) {
+    fn limit(&mut self, charged: &ChargedCgroup, counts: &KernelCounts) {
         self.section("Whose limit");
         let path = charged.cgroup.as_deref().map_or("unknown".into(), shown);
         self.row("cgroup", &format!("{path} (id {})", charged.cgroup_id));
         self.row("usage", &of_limit(charged.usage_bytes, charged.limit_bytes));
         if charged.swap_usage_bytes.is_some() || charged.swap_limit_bytes.is_some() {
-            self.row(
-                "swap",
-                &of_limit(charged.swap_usage_bytes, charged.swap_limit_bytes),
-            );
+            self.row("swap", &swap(charged, counts));
         }
         if let Some(failcnt) = charged.failcnt {
             self.row("failed charges", &failcnt.to_string());
@@ -155,8 +152,8 @@ impl Page {
             "known by",
             match charged.known_by {
                 KnownBy::OomControl => "the kernel's own record of this OOM",
-                KnownBy::FullCounter => "the lowest full ancestor of the trigger",
-                KnownBy::OomEvents => "the only count of OOMs that had risen",
+                KnownBy::FullCounter => "its counter: the lowest above the trigger that was full",
+                KnownBy::OomEvents => "its count of OOMs, which alone had risen",
                 KnownBy::CgroupFiles => "the cgroup's files",
             },
         );
@@ -234,6 +231,16 @@ impl Page {
             );
         }
         self.more(count, largest.len());
+        let limit = incident
+            .charged
+            .as_ref()
+            .and_then(|charged| charged.limit_bytes);
+        if limit.is_some_and(|limit| largest.iter().any(|victim| shares(victim, limit))) {
+            let room = self.width.saturating_sub(2);
+            for line in wrapped(COUNTED_ONCE, room) {
+                let _ = writeln!(self.text, "  {line}");
+            }
+        }
         for victim in largest.iter().take(MOST_DETAILS) {
             self.victim(victim);
         }
@@ -303,106 +310,6 @@ impl Page {
         }
     }
 
-    fn evidence(&mut self, evidence: &Evidence) {
-        // They have a section of their own.
-        let only_stacks = Evidence {
-            stacks: evidence.stacks.clone(),
-            ..Evidence::default()
-        };
-        if *evidence == only_stacks {
-            return;
-        }
-        self.section("What led up to it");
-        let usage = &evidence.usage;
-        if let (Some(first), Some(last)) = (usage.first(), usage.last()) {
-            let values: Vec<u64> = usage.iter().map(|sample| sample.usage_bytes).collect();
-            let span = first.before_ms.saturating_sub(last.before_ms);
-            let room = self.width.saturating_sub(40).clamp(10, MOST_COLUMNS);
-            let value = format!(
-                "{} {} {} in {}",
-                size::bytes(first.usage_bytes),
-                sparkline(&values, room),
-                size::bytes(last.usage_bytes),
-                milliseconds(span)
-            );
-            self.row("usage", &value);
-        }
-        for (index, grower) in evidence.growers.iter().take(MOST_ROWS).enumerate() {
-            let sign = if grower.grown_bytes < 0 { '-' } else { '+' };
-            let mut value = format!(
-                "{}({}) {sign}{} in {}",
-                grower.comm.as_deref().map_or("?".into(), shown),
-                grower.pid,
-                size::bytes(grower.grown_bytes.unsigned_abs()),
-                milliseconds(grower.over_ms)
-            );
-            if let Some(share) = grower.share {
-                let _ = write!(value, ", {:.0} % of the growth", share * 100.0);
-            }
-            self.row(if index == 0 { "who grew" } else { "" }, &value);
-        }
-        self.more(evidence.growers.len() as u64, MOST_ROWS);
-        if let Some(reclaim) = &evidence.reclaim {
-            let value = format!(
-                "{} times, {} stalled, {} pages freed, in the last {}",
-                reclaim.count,
-                nanoseconds(reclaim.stall_ns),
-                reclaim.reclaimed_pages,
-                milliseconds(reclaim.over_ms)
-            );
-            self.row("reclaim", &value);
-        }
-        if let Some(pressure) = &evidence.pressure {
-            let time = |ns: Option<u64>| ns.map_or("unknown".into(), nanoseconds);
-            let value = format!(
-                "some {}, full {}, in the last {}",
-                time(pressure.some_ns),
-                time(pressure.full_ns),
-                milliseconds(pressure.over_ms)
-            );
-            self.row("pressure", &value);
-        }
-        if let Some(calls) = &evidence.allocations {
-            let value = format!(
-                "mmap {}, munmap {}, brk +{} -{}, madvise freed {}, in the last {}",
-                size::bytes(calls.mmap_bytes),
-                size::bytes(calls.munmap_bytes),
-                size::bytes(calls.brk_grow_bytes),
-                size::bytes(calls.brk_shrink_bytes),
-                size::bytes(calls.madvise_free_bytes),
-                milliseconds(calls.over_ms)
-            );
-            self.row("allocations", &value);
-        }
-        if let Some(stat) = &evidence.memory_stat {
-            let parts = [
-                ("usage", stat.usage_bytes),
-                ("anon", stat.anon_bytes),
-                ("file", stat.file_bytes),
-                ("shmem", stat.shmem_bytes),
-                ("kernel", stat.kernel_bytes),
-                ("slab", stat.slab_bytes),
-                ("sock", stat.sock_bytes),
-                ("swap", stat.swap_bytes),
-            ];
-            let known: Vec<String> = parts
-                .into_iter()
-                .filter_map(|(name, bytes)| Some(format!("{name} {}", size::bytes(bytes?))))
-                .collect();
-            let when = if stat.read_after_ms < 0 {
-                "before"
-            } else {
-                "after"
-            };
-            let value = format!(
-                "{} ({} {when})",
-                known.join(", "),
-                milliseconds(stat.read_after_ms.unsigned_abs())
-            );
-            self.row("memory.stat", &value);
-        }
-    }
-
     fn code(&mut self, stacks: &[StackRecord]) {
         if stacks.is_empty() {
             return;
@@ -438,6 +345,33 @@ impl Page {
             let _ = writeln!(self.text, "  … and {more} more");
         }
     }
+}
+
+/// Swap; where the kernel may have counted memory with it, as cgroup v1 does, that is said.
+fn swap(charged: &ChargedCgroup, counts: &KernelCounts) -> String {
+    let used = match charged.swap_limit_bytes {
+        Some(_) => of_limit(charged.swap_usage_bytes, charged.swap_limit_bytes),
+        None => charged
+            .swap_usage_bytes
+            .map_or("unknown".into(), size::bytes),
+    };
+    let is_v2 = counts.oom_hierarchical.is_some() || counts.oom_kill_hierarchical.is_some();
+    // Both together are never less than memory alone; files tell of swap alone.
+    let has_room_for_memory = matches!(
+        (charged.swap_usage_bytes, charged.usage_bytes),
+        (Some(swap), Some(memory)) if swap > 0 && swap >= memory
+    );
+    if has_room_for_memory && !is_v2 && charged.known_by != KnownBy::CgroupFiles {
+        used + "; on cgroup v1 that is memory and swap together"
+    } else {
+        used
+    }
+}
+
+/// Whether its resident memory exceeds the limit only by what may be counted elsewhere.
+fn shares(victim: &Victim, limit: u64) -> bool {
+    let has_more = resident(victim).is_some_and(|bytes| bytes > limit);
+    has_more && victim.anon_bytes.is_some_and(|anon| anon <= limit)
 }
 
 fn of_limit(usage: Option<u64>, limit: Option<u64>) -> String {

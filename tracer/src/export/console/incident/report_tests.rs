@@ -1,6 +1,6 @@
 use super::super::tests::CGROUP_OOM;
 use super::*;
-use crate::incident::Kind;
+use crate::incident::{Kind, record::Evidence};
 
 fn incident() -> Incident {
     serde_json::from_str(CGROUP_OOM).unwrap()
@@ -22,11 +22,11 @@ fn the_report_says_what_it_means_first_and_shows_every_section() {
         "python3 -m app.ingest",
         "the init of its container",
         "Timeline",
-        "dead 18 ms after its mark",
-        "python3(31001) +320M in 4 min 55 s, 97 % of the growth",
-        "█ 512M in 4 min 55 s",
-        "811 times, 3.4 s stalled",
-        "(2.1 s before)",
+        "dead 18ms after its mark",
+        "python3(31001) +320M in 4m55s, 97 % of the growth",
+        "█ 512M in 4m55s",
+        "811 times, 3.4s stalled",
+        "(2.1s before)",
         "oom_group_kill  1",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
@@ -45,6 +45,47 @@ fn all_its_times_are_in_one_zone_that_is_named_once() {
     assert!(text.contains("2026-11-21T07:00:00\n"), "{text}");
     assert_eq!(text.matches("+01:00").count(), 1, "{text}");
     assert!(!text.contains("Z\n"), "{text}");
+}
+
+#[test]
+fn swap_that_may_count_memory_is_not_called_swap_alone() {
+    let swap = |usage: u64, limit: Option<u64>, counts: KernelCounts| {
+        let mut incident = incident();
+        incident.kernel_counts = counts;
+        if let Some(charged) = &mut incident.charged {
+            charged.swap_usage_bytes = Some(usage);
+            charged.swap_limit_bytes = limit;
+        }
+        let text = report(&incident, &Zone::utc(), false, 80);
+        let line = text.lines().find(|line| line.starts_with("  swap "));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    let v1 = swap(512 << 20, None, KernelCounts::default());
+    assert!(
+        v1.ends_with(" 512M; on cgroup v1 that is memory and swap together"),
+        "{v1}"
+    );
+    let v2 = KernelCounts {
+        oom_kill_hierarchical: Some(1),
+        ..KernelCounts::default()
+    };
+    assert!(swap(512 << 20, None, v2).ends_with(" 512M"));
+    let less = swap(1 << 20, Some(2 << 20), KernelCounts::default());
+    assert!(less.ends_with(" 1.0M of 2.0M"), "{less}");
+}
+
+#[test]
+fn a_victim_that_maps_more_than_the_limit_is_explained() {
+    let mut incident = incident();
+    let explained = |incident: &Incident| {
+        let text = report(incident, &Zone::utc(), false, 80);
+        text.contains("A victim maps more than the limit")
+    };
+    assert!(!explained(&incident));
+    incident.victims[0].shmem_bytes = Some(512 << 20);
+    assert!(explained(&incident));
+    incident.victims[0].anon_bytes = Some(600 << 20);
+    assert!(!explained(&incident), "no page that is shared explains it");
 }
 
 #[test]
