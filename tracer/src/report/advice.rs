@@ -206,7 +206,7 @@ impl List {
             );
         }
         if leaked {
-            let text = "A leak was told here before the kill: a larger limit, like the restart, only defers \
+            let text = "A leak was told before the kill: a larger limit, like the restart, only defers \
                         the next kill.";
             let command = live.filter(|_| stack.is_none());
             self.with(text, command.map(|process| record(process.pid)));

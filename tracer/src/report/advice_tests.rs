@@ -163,15 +163,16 @@ fn a_kill_after_a_leak_was_told_is_not_met_with_a_larger_limit() {
     let timeline = facts.details.as_mut().unwrap().timeline.as_mut().unwrap();
     timeline.marks.push(began(30));
     let text = said(&facts);
-    assert!(
-        text.contains("leak was told here before the kill"),
-        "{text}"
-    );
+    assert!(text.contains("leak was told before the kill"), "{text}");
     assert!(!text.contains("limit is too low"), "{text}");
+    // That of a child, whose parent's limit was reached.
+    facts.victims_timeline = facts.timeline().cloned();
+    facts.details.as_mut().unwrap().timeline = None;
+    assert!(said(&facts).contains("leak was told before the kill"));
     // Another kill ended that leak.
     let mut between = facts.incidents[0].clone();
     between.id = "between".into();
     between.time = time - SignedDuration::from_mins(10);
     facts.incidents.insert(0, between);
-    assert!(!said(&facts).contains("leak was told here"));
+    assert!(!said(&facts).contains("leak was told"));
 }

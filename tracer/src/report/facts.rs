@@ -24,6 +24,8 @@ pub struct Facts {
     pub agent: Option<AgentRecord>,
     /// `None`: the agent knows of no such cgroup, or was not asked.
     pub details: Option<CgroupDetails>,
+    /// History of the victim's own cgroup, where the limit was that of one above it.
+    pub victims_timeline: Option<Timeline>,
     /// Those of this container, the oldest first.
     pub incidents: Vec<Incident>,
     /// The id of the one that is asked for.
@@ -65,8 +67,9 @@ impl Facts {
 
     /// Since when it leaked as an incident ended it, as the agent told before.
     pub fn leaked_since(&self, incident: &Incident) -> Option<Timestamp> {
-        let marks = self.timeline()?.marks.iter();
-        let began = marks
+        let timelines = self.timeline().into_iter().chain(&self.victims_timeline);
+        let began = timelines
+            .flat_map(|timeline| &timeline.marks)
             .filter(|mark| mark.kind == MarkKind::GrowthBegan && mark.time <= incident.time)
             .map(|mark| mark.time)
             .max()?;

@@ -37,6 +37,7 @@ pub fn stored() -> Facts {
         since: None,
         agent: None,
         details: None,
+        victims_timeline: None,
         asked: Some(incident.id.clone()),
         incidents: vec![incident],
         flamegraph: None,

@@ -50,6 +50,7 @@ pub fn gather(args: &ReportArgs, now: Timestamp) -> Result<Facts, ReportError> {
         since: args.since.map(|since| since.at(now)),
         agent: None,
         details: None,
+        victims_timeline: None,
         incidents: Vec::new(),
         asked: None,
         flamegraph: None,
@@ -110,8 +111,18 @@ pub fn gather(args: &ReportArgs, now: Timestamp) -> Result<Facts, ReportError> {
         facts.incidents.push(chosen);
         facts.incidents.sort_by_key(|incident| incident.time);
     }
+    if let (Some(row), Some(victim)) = (&row, facts.incident().and_then(victims_cgroup))
+        && row.cgroup_id != victim
+    {
+        // That of a cgroup that is gone is not known any more.
+        facts.victims_timeline = client.cgroup(victim).ok().and_then(|known| known.timeline);
+    }
     facts.agent = told.ok();
     Ok(facts)
+}
+
+fn victims_cgroup(incident: &Incident) -> Option<u64> {
+    incident.victims.first()?.cgroup_id
 }
 
 /// What the agent knows of a cgroup.
@@ -154,8 +165,7 @@ fn row(
 /// The cgroup that was hit, or its container's now.
 fn of_incident<'a>(rows: &'a [CgroupRow], incident: &Incident) -> Option<&'a CgroupRow> {
     let charged = incident.charged.as_ref().map(|charged| charged.cgroup_id);
-    let victim = incident.victims.first().and_then(|victim| victim.cgroup_id);
-    let id = charged.or(victim);
+    let id = charged.or(victims_cgroup(incident));
     let path = line_cgroup(incident);
     let names = facts::names(incident).filter(|names| names.container.is_some());
     let same_name = |row: &&CgroupRow| {
