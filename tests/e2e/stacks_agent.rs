@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memtrace_tests::agent::{Agent, about, of_type};
+use memtrace_tests::agent::{Agent, about, number, of_type};
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::incident::of_victim;
 use memtrace_tests::leak::state;
@@ -24,12 +24,10 @@ const RATE: u64 = 2 * MIB;
 const REFRESHED: u64 = 35;
 const STANDARD_ERRORS: f64 = 4.0;
 
-fn start_leak(cgroup: &Cgroup) -> Result<Workload> {
-    let rate = RATE.to_string();
-    Workload::start(
-        cgroup,
-        &["leak", "--calm-ms", "0", "--bytes-per-second", &rate],
-    )
+fn start_leak(cgroup: &Cgroup, calm_ms: u64, rate: u64) -> Result<Workload> {
+    let (calm_ms, rate) = (calm_ms.to_string(), rate.to_string());
+    let arguments = ["leak", "--calm-ms", &calm_ms, "--bytes-per-second", &rate];
+    Workload::start(cgroup, &arguments)
 }
 
 /// `false` and a word where this kernel does not tell what was touched.
@@ -82,7 +80,7 @@ fn a_verdict_and_the_oom_that_follows_name_the_leaking_function() -> Result<()> 
     }
     let cgroup = Cgroup::new("stacks-agent")?;
     cgroup.limit(LIMIT)?;
-    let mut workload = start_leak(&cgroup)?;
+    let mut workload = start_leak(&cgroup, 0, RATE)?;
     let pid = workload.pid();
     workload.report()?;
     // Of this age it was looked at more than once; the first look may have come before the first sample.
@@ -100,6 +98,25 @@ fn a_verdict_and_the_oom_that_follows_name_the_leaking_function() -> Result<()> 
 }
 
 #[test]
+fn of_a_fast_leak_an_oom_tells_what_was_touched_up_to_its_end() -> Result<()> {
+    let agent = Agent::start(&[])?;
+    if !can_sample(&agent) {
+        return agent.stop().map(drop);
+    }
+    let cgroup = Cgroup::new("stacks-fast")?;
+    cgroup.limit(LIMIT)?;
+    // Old enough to be sampled when it begins.
+    let mut workload = start_leak(&cgroup, 5000, 64 * MIB)?;
+    let pid = workload.pid();
+    workload.report()?;
+    let incident = end_by_limit(&agent, &cgroup, workload)?;
+    let anon = number(&incident["victims"][0], "anon_bytes")?;
+    let stacks = &incident["evidence"]["stacks"];
+    assert_first(stacks, pid, anon.saturating_sub(2 * MIB), LIMIT)?;
+    agent.stop().map(drop)
+}
+
+#[test]
 fn without_stacks_nothing_more_is_attached_and_no_incident_has_any() -> Result<()> {
     let mut arguments = SECONDS_AS_TWO_MINUTES.to_vec();
     let with = attached(&Agent::start(&arguments)?)?;
@@ -111,7 +128,7 @@ fn without_stacks_nothing_more_is_attached_and_no_incident_has_any() -> Result<(
 
     let cgroup = Cgroup::new("stacks-off")?;
     cgroup.limit(16 * MIB)?;
-    let mut workload = start_leak(&cgroup)?;
+    let mut workload = start_leak(&cgroup, 0, RATE)?;
     workload.report()?;
     let incident = end_by_limit(&agent, &cgroup, workload)?;
     let stacks = &incident["evidence"]["stacks"];
@@ -187,7 +204,7 @@ fn a_verdict_waits_for_no_names() -> Result<()> {
         return agent.stop().map(drop);
     }
     let cgroup = Cgroup::new("stacks-unnamed")?;
-    let mut workload = start_leak(&cgroup)?;
+    let mut workload = start_leak(&cgroup, 0, RATE)?;
     workload.report()?;
     let worker = machine::poll("the worker that names", Duration::from_secs(20), || {
         only_child_of(agent.pid())

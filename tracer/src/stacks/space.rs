@@ -179,7 +179,9 @@ impl Space {
                     boost: page.boost,
                     protected,
                 });
-                if self.pages.is_unseen(page.number) {
+                if self.ended.is_some() {
+                    self.pages.settle();
+                } else if self.pages.is_unseen(page.number) {
                     self.look_at(page.number, tables);
                 }
                 is_new
@@ -216,9 +218,13 @@ impl Space {
         let Ok(found) = tables.look(&self.pagemap, &pages) else {
             return false;
         };
-        let all_gone = found.iter().all(|residency| *residency == Residency::Gone);
-        if all_gone && self.has_ended(proc) {
+        let is_gone = |found: &Residency| *found == Residency::Gone;
+        if found.iter().any(is_gone)
+            && !self.still_has(tables, &pages, &found)
+            && self.has_ended(proc)
+        {
             self.ended = Some(Instant::now());
+            self.pages.settle();
             return true;
         }
         let collapsed = collapses.is_none() || collapses != self.collapses;
@@ -229,6 +235,18 @@ impl Space {
             self.collapses = collapses;
         }
         true
+    }
+
+    /// Whether a page that was just found resident is still there: else the address space may have ended while it
+    /// was looked at.
+    fn still_has(&self, tables: &PageTables, pages: &[Asked], found: &[Residency]) -> bool {
+        let mut resident = pages.iter().zip(found).filter_map(|(asked, found)| {
+            matches!(found, Residency::Resident { .. }).then_some(*asked)
+        });
+        let again = resident
+            .next()
+            .map(|asked| tables.look(&self.pagemap, &[asked]));
+        matches!(again, Some(Ok(found)) if found.first() != Some(&Residency::Gone))
     }
 
     /// Looks at a page that was just touched: what it came with shows best now. One that is not there

@@ -1,6 +1,7 @@
 //! The code that held the memory: of each stack what it held, then its call path over lines.
 
 use crate::{
+    incident::record::Victim,
     size,
     stacks::told::{StackRecord, TRUNCATED},
 };
@@ -9,6 +10,29 @@ use super::shown;
 
 /// Functions of a call path.
 const MOST_FRAMES: usize = 10;
+
+/// A smaller part of what the victims had is told as such.
+const WHOLE: f64 = 0.95;
+/// Of more victims not all are looked at.
+const MOST_VICTIMS: usize = 8;
+
+/// How much of what the victims had is behind the stacks, where that is not nearly all.
+pub fn part_sampled(stacks: &[StackRecord], victims: &[Victim]) -> Option<String> {
+    let whole = |stack: &StackRecord| {
+        let share = stack.share.filter(|share| *share > 0.0)?;
+        Some(stack.resident_bytes as f64 / share)
+    };
+    let sampled = stacks.iter().find_map(whole)?;
+    let anon: Option<u64> = victims.iter().map(|victim| victim.anon_bytes).sum();
+    let anon = anon.filter(|_| victims.len() <= MOST_VICTIMS)?;
+    (sampled < WHOLE * anon as f64).then(|| {
+        format!(
+            "About {} of {} anonymous was sampled: what a process touches in its first second is not.",
+            size::bytes(sampled as u64),
+            size::bytes(anon)
+        )
+    })
+}
 
 /// Lines of one stack, the innermost function that is not the allocator's first.
 pub fn lines(stack: &StackRecord) -> Vec<String> {
@@ -61,6 +85,19 @@ mod tests {
             "  app+0x1234",
         ];
         assert_eq!(lines(&record(&frames)), expected);
+    }
+
+    #[test]
+    fn a_part_of_what_the_victims_had_is_told_as_a_part() {
+        let victim = |anon_mib: u64| Victim {
+            anon_bytes: Some(anon_mib << 20),
+            ..Victim::default()
+        };
+        let stacks = [record(&["leak (app)"])];
+        let told = part_sampled(&stacks, &[victim(100), victim(20)]).unwrap();
+        assert!(told.starts_with("About 76.2M of 120M anonymous"), "{told}");
+        assert_eq!(part_sampled(&stacks, &[victim(78)]), None);
+        assert_eq!(part_sampled(&stacks, &[Victim::default()]), None);
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub fn report(incident: &Incident, zone: &Zone, colour: bool, width: usize) -> S
     page.victims(incident);
     page.timeline(incident);
     page.evidence(&incident.evidence);
-    page.code(&incident.evidence.stacks);
+    page.code(&incident.evidence.stacks, &incident.victims);
     page.kernel(&incident.kernel_counts);
     page.text
 }
@@ -130,7 +130,11 @@ impl Page {
             }
         }
         if !incident.complete {
-            self.row("incomplete", "recorded while victims were still dying");
+            let why = match incident.stall {
+                Some(_) => "the stall goes on: its end is not recorded yet",
+                None => "recorded while victims were still dying",
+            };
+            self.row("incomplete", why);
         }
     }
 
@@ -310,11 +314,16 @@ impl Page {
         }
     }
 
-    fn code(&mut self, stacks: &[StackRecord]) {
+    fn code(&mut self, stacks: &[StackRecord], victims: &[Victim]) {
         if stacks.is_empty() {
             return;
         }
         self.section("Which code held it");
+        if let Some(part) = code::part_sampled(stacks, victims) {
+            for line in wrapped(&part, self.width.saturating_sub(2)) {
+                let _ = writeln!(self.text, "  {line}");
+            }
+        }
         for line in stacks.iter().take(MOST_STACKS).flat_map(code::lines) {
             let _ = writeln!(self.text, "  {line}");
         }

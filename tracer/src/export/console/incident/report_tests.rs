@@ -36,6 +36,27 @@ fn the_report_says_what_it_means_first_and_shows_every_section() {
 }
 
 #[test]
+fn an_unfinished_stall_goes_on_and_has_no_victims_that_die() {
+    let mut incident = incident();
+    incident.complete = false;
+    let told = |incident: &Incident| report(incident, &Zone::utc(), false, 80);
+    assert!(told(&incident).contains("incomplete      recorded while victims were still dying"));
+    incident.kind = Kind::Stall;
+    incident.victims.clear();
+    incident.stall = Some(crate::incident::record::Stall {
+        duration_ms: 30_000,
+        stalled_ns: None,
+        oom_disabled: false,
+        at_high: false,
+        ongoing: true,
+        ended_by_kill: false,
+    });
+    let text = told(&incident);
+    assert!(text.contains("incomplete      the stall goes on"), "{text}");
+    assert!(!text.contains("victims"), "{text}");
+}
+
+#[test]
 fn all_its_times_are_in_one_zone_that_is_named_once() {
     let zone = crate::moment::tests::central_europe();
     let mut incident = incident();
@@ -157,7 +178,11 @@ fn the_code_that_held_the_memory_is_told_after_the_evidence() {
     incident.evidence.stacks = vec![record(&["leak (app)", "main (app)"]); 5];
     let text = report(&incident, &Zone::utc(), false, 80);
     let (_, code) = text.split_once("Which code held it\n").unwrap();
-    assert!(code.starts_with("  61.0M ±6.0M  app(7)"), "{code}");
+    assert!(
+        code.starts_with("  About 76.2M of 491M anonymous"),
+        "{code}"
+    );
+    assert!(code.contains("\n  61.0M ±6.0M  app(7)"), "{code}");
     assert!(
         code.contains("\n    leak (app)\n    main (app)\n"),
         "{code}"
