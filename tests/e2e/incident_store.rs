@@ -7,14 +7,33 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use jiff::Timestamp;
 use memtrace_tests::agent::{self, Agent, of_type, run, text};
 use memtrace_tests::cgroup::Cgroup;
-use memtrace_tests::incident::{is_complete, of_victim, stored, victim};
+use memtrace_tests::incident::{is_complete, of_victim, stored, time, victim};
 use memtrace_tests::machine;
 use nix::mount::{MsFlags, mount, umount};
 use serde_json::Value;
 
 use crate::oom::run_into_limit;
+
+#[test]
+fn kills_in_its_absence_are_told_from_its_end_on() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let state = directory.path().to_str().context("no text")?;
+    let first = Agent::start(&["--state-dir", state])?;
+    first.wait_intervals(3)?;
+    let still_running = Timestamp::now();
+    first.stop()?;
+    run_into_limit(&Cgroup::new("absence")?, b"mt-absence")?;
+    let second = Agent::start(&["--state-dir", state])?;
+    let line = second.wait_for("kills in its absence", Duration::from_secs(30), |line| {
+        line["kind"] == "missed_kills" && line["kernel_counts"]["not_running_since"].is_string()
+    })?;
+    let since = time(&line["kernel_counts"]["not_running_since"])?;
+    ensure!(since >= still_running, "{line}");
+    second.stop().map(drop)
+}
 
 #[test]
 fn incidents_are_listed_and_shown_while_an_agent_runs_and_after() -> Result<()> {

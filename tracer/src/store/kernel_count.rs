@@ -22,6 +22,7 @@ pub struct KernelCount {
     pub boot_id: String,
     /// `CLOCK_BOOTTIME` just before the reading.
     pub boot_time_ns: u64,
+    /// When the memtrace that saved it was last known to run.
     pub time: Timestamp,
     pub oom_kills: u64,
 }
@@ -72,7 +73,8 @@ impl KernelCount {
 
 fn open(path: &Path, options: &mut OpenOptions) -> io::Result<fs::File> {
     options
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        // A named pipe in its place is not waited for.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
         .open(path)
 }
 
@@ -87,6 +89,16 @@ mod tests {
             time: Timestamp::UNIX_EPOCH,
             oom_kills,
         }
+    }
+
+    #[test]
+    fn a_named_pipe_in_its_place_is_no_count_and_is_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join(NAME);
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(KernelCount::load(directory.path()), None);
+        count(7).save(directory.path()).unwrap();
+        assert_eq!(KernelCount::load(directory.path()), Some(count(7)));
     }
 
     #[test]

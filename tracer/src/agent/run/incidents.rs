@@ -345,6 +345,7 @@ impl Agent {
             result = result.and(self.tell_named(incident));
         }
         self.incidents.close();
+        self.end_witness();
         result
     }
 }

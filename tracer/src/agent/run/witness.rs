@@ -4,7 +4,7 @@ mod absence;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::{
     agent::{clock, config::RunError, evidence},
@@ -22,6 +22,9 @@ use crate::{
 
 use super::{Agent, incidents::host};
 
+/// A count that stays the same is saved this often, for the time that it is of.
+const SAVE_AGAIN: SignedDuration = SignedDuration::from_mins(1);
+
 /// The kernel's files beside what the records told.
 pub struct Witness {
     stalls: StallDetector,
@@ -30,8 +33,8 @@ pub struct Witness {
     ongoing: HashMap<u64, Incident>,
     missed: u64,
     state_dir: Option<PathBuf>,
-    /// The host's count as last saved.
-    saved: Option<u64>,
+    /// The host's count as last saved, by this memtrace or the one before.
+    saved: Option<KernelCount>,
     not_saved: u64,
 }
 
@@ -104,7 +107,10 @@ impl Agent {
         let KillsBefore { oom_kills, at } = before;
         self.witness.reconciler.counted_host(oom_kills, at);
         match self.count_of_this_boot() {
-            Some(before) => self.tell_absence(&before, oom_kills),
+            Some(before) => {
+                self.witness.saved = Some(before.clone());
+                self.tell_absence(&before, oom_kills)
+            }
             None => {
                 // Else the next memtrace would not look for kills that this one leaves untold, should it end
                 // in a storm.
@@ -121,20 +127,39 @@ impl Agent {
     }
 
     fn save_count(&mut self, oom_kills: Option<u64>, at: Duration) {
-        let (Some(directory), Some(oom_kills)) = (&self.witness.state_dir, oom_kills) else {
+        let Some(oom_kills) = oom_kills else {
             return;
         };
-        if self.witness.saved == Some(oom_kills) {
-            return;
+        let time = Timestamp::now();
+        let is_fresh = |saved: &KernelCount| {
+            saved.oom_kills == oom_kills && time.duration_since(saved.time).abs() < SAVE_AGAIN
+        };
+        if !self.witness.saved.as_ref().is_some_and(is_fresh) {
+            self.save(KernelCount {
+                boot_id: self.incidents.boot_id.clone(),
+                boot_time_ns: nanos(at),
+                time,
+                oom_kills,
+            });
         }
-        let count = KernelCount {
-            boot_id: self.incidents.boot_id.clone(),
-            boot_time_ns: nanos(at),
-            time: Timestamp::now(),
-            oom_kills,
+    }
+
+    /// Whoever comes next knows until when this memtrace ran, whatever was counted since.
+    pub(super) fn end_witness(&mut self) {
+        if let Some(saved) = self.witness.saved.take() {
+            self.save(KernelCount {
+                time: Timestamp::now(),
+                ..saved
+            });
+        }
+    }
+
+    fn save(&mut self, count: KernelCount) {
+        let Some(directory) = &self.witness.state_dir else {
+            return;
         };
         match count.save(directory) {
-            Ok(()) => self.witness.saved = Some(oom_kills),
+            Ok(()) => self.witness.saved = Some(count),
             // The store warns of the same disk.
             Err(error) => {
                 self.witness.not_saved += 1;
