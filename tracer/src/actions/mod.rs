@@ -126,7 +126,11 @@ impl Actions {
                 timeout: rule.timeout,
             },
         };
-        match self.pool.submit(job) {
+        let submitted = self.pool.submit(job);
+        if submitted.is_err() {
+            self.pace.give_back(&rule.name, container);
+        }
+        match submitted {
             Ok(()) => None,
             Err(Refused::Full) => {
                 self.queue_full += 1;
@@ -144,7 +148,11 @@ impl Actions {
         loop {
             let due = self.refusals.due();
             tokio::select! {
-                done = self.pool.done() => return outcome(done),
+                done = self.pool.done() => {
+                    if self.is_told(&done) {
+                        return outcome(done);
+                    }
+                }
                 () = sleep_until(due) => {
                     if let Some(untold) = self.refusals.take(Instant::now()) {
                         return number(&untold);
@@ -154,9 +162,21 @@ impl Actions {
         }
     }
 
+    /// A program that cannot be started fails at each event.
+    fn is_told(&mut self, done: &Done) -> bool {
+        match &done.ran.end {
+            End::NotStarted(error) => {
+                let why = format!("it could not be started: {error}");
+                self.refusals.is_told(&done.job.rule, &why, Instant::now())
+            }
+            _ => true,
+        }
+    }
+
     /// Lets what runs go on for `time`, then ends it.
     pub fn stop(&mut self, time: Duration) -> Vec<Outcome> {
-        let ended = self.pool.stop(Instant::now() + time);
+        let mut ended = self.pool.stop(Instant::now() + time);
+        ended.retain(|done| self.is_told(done));
         let untold = self.refusals.rest();
         let untold = untold.iter().map(number);
         ended.into_iter().map(outcome).chain(untold).collect()
@@ -191,9 +211,10 @@ async fn sleep_until(time: Option<Instant>) {
 
 fn number(untold: &Untold) -> Outcome {
     let Untold { rule, why, count } = untold;
+    let events = if *count == 1 { "event" } else { "events" };
     Outcome {
         cgroup_id: None,
-        text: format!("{rule:?} was not run for {count} more events: {why}"),
+        text: format!("{rule:?} was not run for {count} more {events}: {why}"),
         output: String::new(),
         good: false,
     }

@@ -33,6 +33,11 @@ pub enum Turn {
 }
 
 impl Pace {
+    /// What had its turn did not run.
+    pub fn give_back(&mut self, rule: &str, container: &str) {
+        self.last.remove(&(rule.to_owned(), container.to_owned()));
+    }
+
     /// Counts a run of the rule for the container, if it has its turn.
     pub fn turn(
         &mut self,

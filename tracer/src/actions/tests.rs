@@ -152,6 +152,45 @@ fn what_finds_no_room_is_refused_counted_and_told_once_and_then_as_a_number() {
 }
 
 #[test]
+fn what_found_no_room_has_its_turn_at_the_next_event() {
+    let mut busy = rule("sleep 60");
+    busy.min_interval = Duration::ZERO;
+    let mut late = rule("true");
+    late.name = "late".into();
+    late.min_interval = Duration::from_secs(3600);
+    let mut actions = Actions::new(vec![busy, late]);
+    let now = Instant::now();
+    for container in 0..40 {
+        actions.act(&facts(&format!("u{container}")), now);
+    }
+    let before = actions.losses();
+    actions.act(&facts("u39"), now);
+    assert_eq!(actions.losses()[0], before[0], "it is not too early");
+    assert_eq!(actions.losses()[1].1, before[1].1 + 2, "there is no room");
+    actions.stop(Duration::ZERO);
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_told_once_and_then_as_a_number() {
+    let mut absent = rule("");
+    absent.run = Run::Command {
+        program: "/nonexistent".into(),
+        arguments: Vec::new(),
+    };
+    let mut actions = Actions::new(vec![absent]);
+    for container in 0..5 {
+        actions.act(&facts(&format!("u{container}")), Instant::now());
+    }
+    let first = ended(&mut actions);
+    assert!(first.text.contains("could not be started"), "{first:?}");
+    let rest = actions.stop(Duration::from_secs(20));
+    let numbers = rest
+        .iter()
+        .filter(|it| it.text.contains("for 4 more events"));
+    assert_eq!((rest.len(), numbers.count()), (1, 1), "{rest:?}");
+}
+
+#[test]
 fn a_number_is_told_when_its_time_has_come_though_no_command_ends() {
     let mut unknown = rule("");
     unknown.run = Run::Command {

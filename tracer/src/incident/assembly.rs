@@ -346,11 +346,8 @@ impl Assembler {
 
     fn signalled(&mut self, victim: VictimRecord, around: &dyn Surroundings) {
         let killed = (victim.signal == Some(SIGKILL)).then_some(true);
-        let joined = self.open.iter_mut().rev().find(|open| {
-            open.is_by(victim.sender_tgid)
-                && (open.has_alive(victim.tgid, victim.tid)
-                    || victim.boot_ns.saturating_sub(open.last_ns) < SAME_INVOCATION_NS)
-        });
+        let mut open = self.open.iter_mut().rev();
+        let joined = open.find(|open| open.takes_signal(&victim));
         if let Some(open) = joined {
             open.signalled(&victim, killed, around);
             return;

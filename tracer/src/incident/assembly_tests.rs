@@ -365,6 +365,30 @@ fn a_process_that_ignores_sigterm_was_not_killed_until_sigkill_comes() {
 }
 
 #[test]
+fn a_killer_that_goes_on_signalling_keeps_no_incident_open_for_ever() {
+    let mut assembler = Assembler::new(facts());
+    let mut told = Vec::new();
+    for tenths in 0..600 {
+        let now = tenths * SECOND / 10;
+        let other = 100 + tenths as u32;
+        // One ignores it, and the others end at once.
+        let records = [signal(7, now, 15), signal(other, now, 9), death(other, now)];
+        feed(&mut assembler, records);
+        told.extend(closed(&mut assembler, now));
+    }
+    let spans = told.iter().map(|incident| {
+        let last = incident.victims.iter().map(|victim| victim.marked).max();
+        last.unwrap().duration_since(incident.time)
+    });
+    let longest = spans.max().unwrap();
+    assert!(longest.as_secs() <= 10, "{longest}");
+    assert!(told.len() >= 3, "{}", told.len());
+    let mut victims: Vec<_> = told.iter().flat_map(|incident| &incident.victims).collect();
+    victims.retain(|victim| victim.pid != Some(7));
+    assert!(victims.iter().all(|victim| victim.died.is_some()));
+}
+
+#[test]
 fn a_process_that_ends_after_sigterm_was_killed_and_is_waited_for_no_longer() {
     let mut assembler = Assembler::new(facts());
     feed(

@@ -11,6 +11,8 @@ use super::{
 const SETTLE_NS: u64 = 50_000_000;
 /// Victims that are not dead after this time are not waited for, ns.
 const PATIENCE_NS: u64 = 10_000_000_000;
+/// And no longer in all: a killer may signal for ever.
+const LONGEST_NS: u64 = 2 * PATIENCE_NS;
 
 /// An incident whose victims are still dying.
 #[derive(Debug)]
@@ -77,10 +79,14 @@ impl Open {
         }
     }
 
-    /// Whether that process is the user-space killer.
-    pub fn is_by(&self, killer: u32) -> bool {
-        let known = self.incident.killer.as_ref();
-        known.is_some_and(|known| known.pid == killer)
+    /// Whether a signal of a user-space killer belongs to this incident: the next one to a victim that is not dead
+    /// yet, or one of several at once.
+    pub fn takes_signal(&self, victim: &VictimRecord) -> bool {
+        let killer = self.incident.killer.as_ref();
+        let at_once = victim.boot_ns.saturating_sub(self.last_ns) < SAME_INVOCATION_NS
+            && victim.boot_ns.saturating_sub(self.incident.boot_time_ns) < PATIENCE_NS;
+        killer.is_some_and(|killer| killer.pid == victim.sender_tgid)
+            && (at_once || self.has_alive(victim.tgid, victim.tid))
     }
 
     /// Another signal of the same killer, to the same process or another.
@@ -214,7 +220,8 @@ impl Open {
         } else if self.all_dead() || !sees_deaths {
             self.last_ns.saturating_add(SETTLE_NS)
         } else {
-            self.last_ns.saturating_add(PATIENCE_NS)
+            let longest = self.incident.boot_time_ns.saturating_add(LONGEST_NS);
+            self.last_ns.saturating_add(PATIENCE_NS).min(longest)
         }
     }
 
