@@ -37,7 +37,7 @@ pub struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 77 not permitted (the missing capability is named).
-`doctor`: 0 everything works, 1 degraded, 2 cannot run.
+`doctor`: 0 all that is essential works, 1 degraded, 2 cannot run.
 `analyze`, `leaks`: 3 something reached what --fail-on names.";
 
 /// Where the agent keeps incidents.
@@ -84,7 +84,7 @@ pub enum Command {
     #[command(after_help = top::EXAMPLES)]
     Top(TopArgs),
     /// Say what works on this host, what does not, and how to get it.
-    #[command(after_help = "Exit codes: 0 everything works, 1 degraded, 2 cannot run.")]
+    #[command(after_help = "Exit codes: 0 all that is essential works, 1 degraded, 2 cannot run.")]
     Doctor(DoctorArgs),
     /// Check, show or make the configuration file of `run`.
     Config(ConfigArgs),

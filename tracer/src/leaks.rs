@@ -17,7 +17,7 @@ use crate::{
     },
     cli::SocketArgs,
     export::console::incident::shown,
-    host::pattern::cgroup_glob,
+    host::pattern::{as_written, cgroup_glob},
     identity::pod_name::{self, PodName},
     incidents::Screen,
     moment::Zone,
@@ -114,8 +114,19 @@ impl LeaksError {
 /// What was asked of the agent.
 struct Answer {
     leaks: Listed<LeakRecord>,
-    /// Of the cgroups asked for, those that are judged; counted where none leaks.
-    judged: Option<usize>,
+    /// Of the cgroups asked for; counted where there is no leak to tell.
+    judged: Option<Judged>,
+}
+
+/// How many cgroups a statement on all of them rests on.
+#[derive(Debug, Clone, Copy, Default)]
+struct Judged {
+    /// There is a verdict.
+    judged: usize,
+    /// Of these, those that grow as the young do: `--all` does not tell them either.
+    warming: usize,
+    /// Nothing can be said of them yet.
+    young: usize,
 }
 
 /// Tells `out` what leaks; what is worth a remark goes to `remarks`. A reader that went away is no error.
@@ -167,7 +178,8 @@ fn ask(args: &LeaksArgs) -> Result<Answer, LeaksError> {
             query.selection.pod = Some(pod.name.clone());
         }
         let rows = agent.cgroups(&query)?;
-        Some(rows.items.iter().filter(|row| row.leak.is_some()).count())
+        let states = rows.items.iter().filter_map(|row| row.leak.as_ref());
+        Some(Judged::count(states.map(|leak| leak.state)))
     } else {
         None
     };
@@ -205,25 +217,7 @@ fn tell(
         out.write_all(block::block(leak, &zone, screen.colour, screen.width).as_bytes())?;
     }
     if let Some(judged) = answer.judged {
-        let (one, all) = if args.all {
-            ("does not grow", "none grows")
-        } else {
-            ("does not leak", "none leaks")
-        };
-        let text = match (judged, &args.cgroup, &args.pod) {
-            (0, None, None) => {
-                "no cgroup is judged yet: judging takes some minutes after the start".to_owned()
-            }
-            (0, _, Some(pod)) => format!("no cgroup of pod {} is judged", shown(&pod.to_string())),
-            (0, Some(glob), _) => {
-                format!(
-                    "no cgroup that matches '{}' is judged",
-                    shown(glob.glob().glob())
-                )
-            }
-            (1, _, _) => format!("1 cgroup is judged, and {one}"),
-            (judged, _, _) => format!("{judged} cgroups are judged, and {all}"),
-        };
+        let text = none(args, judged);
         if args.json {
             // Standard error that is closed must not hide what is asked for.
             let _ = writeln!(remarks, "memtrace: {text}");
@@ -239,6 +233,67 @@ fn tell(
         );
     }
     out.flush()
+}
+
+impl Judged {
+    fn count(states: impl Iterator<Item = State>) -> Self {
+        let mut count = Self::default();
+        for state in states {
+            match state {
+                State::Unknown => count.young += 1,
+                State::Warming => {
+                    count.judged += 1;
+                    count.warming += 1;
+                }
+                _ => count.judged += 1,
+            }
+        }
+        count
+    }
+}
+
+/// That there is nothing to tell, and of how many cgroups that is known.
+fn none(args: &LeaksArgs, count: Judged) -> String {
+    let Judged {
+        judged,
+        warming,
+        young,
+    } = count;
+    let are = if young == 1 { "is" } else { "are" };
+    if judged == 0 {
+        let which = match (&args.cgroup, &args.pod) {
+            (_, Some(pod)) => format!("no cgroup of pod {}", shown(&pod.to_string())),
+            (Some(glob), None) => {
+                let glob = as_written(glob);
+                format!("no cgroup that matches '{}'", shown(glob))
+            }
+            (None, None) => "no cgroup".to_owned(),
+        };
+        return match (young, &args.cgroup, &args.pod) {
+            (0, None, None) => {
+                format!("{which} is judged yet: judging takes some minutes after the start")
+            }
+            (0, ..) => format!("{which} is judged"),
+            _ => format!(
+                "{which} is judged yet: {young} {are} too young, look again in some minutes"
+            ),
+        };
+    }
+    let mut text = match (judged, args.all) {
+        (1, true) if warming == 1 => "1 cgroup is judged, and only warms up".to_owned(),
+        (1, true) => "1 cgroup is judged, and does not grow".to_owned(),
+        (1, false) => "1 cgroup is judged, and does not leak".to_owned(),
+        (_, true) => format!("{judged} cgroups are judged, and none grows"),
+        (_, false) => format!("{judged} cgroups are judged, and none leaks"),
+    };
+    if args.all && judged > 1 && warming > 0 {
+        let warm = if warming == 1 { "warms" } else { "warm" };
+        text += &format!(" but {warming} that only {warm} up");
+    }
+    if young > 0 {
+        text += &format!("; {young} more {are} too young to judge");
+    }
+    text
 }
 
 #[cfg(test)]

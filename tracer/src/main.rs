@@ -180,9 +180,13 @@ fn examine(args: &DoctorArgs) -> ExitCode {
     } else {
         findings.text()
     };
-    // A reader that went away wants no more.
-    let _ = writeln!(std::io::stdout(), "{text}");
-    ExitCode::from(findings.verdict.exit_code())
+    match writeln!(std::io::stdout(), "{text}") {
+        // A reader that went away wants no more.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            fail(1, &format!("cannot write to standard output: {error}"))
+        }
+        _ => ExitCode::from(findings.verdict.exit_code()),
+    }
 }
 
 fn configure(args: &ConfigArgs, matches: &ArgMatches) -> ExitCode {

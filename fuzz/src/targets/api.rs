@@ -92,6 +92,7 @@ fn report(json: &[u8]) {
         since: None,
         agent: None,
         details,
+        victims_timeline: None,
         incidents,
         asked: None,
         flamegraph: None,

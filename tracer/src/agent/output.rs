@@ -44,8 +44,7 @@ impl Outputs {
         let sink = match output {
             Output::Table => {
                 let colour = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-                let glob = only.as_ref().map(|only| only.glob().glob());
-                Sink::Table(Table::new(out()?, colour).chosen_by(glob))
+                Sink::Table(Table::new(out()?, colour).chosen_by(only.as_ref()))
             }
             Output::Json => Sink::Json(Json::new(out()?)),
             Output::Incidents => Sink::Incidents(out()?),
@@ -79,7 +78,7 @@ impl Outputs {
     /// Tells only cgroups that match from now on; `None`: all.
     pub fn tell_only(&mut self, only: Option<GlobMatcher>) {
         if let Sink::Table(table) = &mut self.sink {
-            table.choose_by(only.as_ref().map(|only| only.glob().glob()));
+            table.choose_by(only.as_ref());
         }
         self.only = only;
     }

@@ -48,6 +48,13 @@ pub fn cgroup_glob(text: &str) -> Result<GlobMatcher, String> {
     }
 }
 
+/// What [`cgroup_glob`] was given.
+pub fn as_written(glob: &GlobMatcher) -> &str {
+    let glob = glob.glob().glob();
+    let name = glob.strip_prefix("*/");
+    name.filter(|name| !name.contains('/')).unwrap_or(glob)
+}
+
 /// Says that no cgroup fits now, how patterns work and what lies near; `None` if one does or none can be read.
 pub fn unmatched(hierarchy: &CgroupHierarchy, glob: &GlobMatcher) -> Option<String> {
     let found = walk(hierarchy, MOST_CGROUPS).ok()?;
@@ -65,14 +72,15 @@ pub fn unmatched(hierarchy: &CgroupHierarchy, glob: &GlobMatcher) -> Option<Stri
             MOST_CHARS,
         ));
     }
-    let pattern = escape::display(glob.glob().glob().as_bytes(), MOST_CHARS);
+    let pattern = escape::display(as_written(glob).as_bytes(), MOST_CHARS);
     let near = near(&pattern, &shown);
     let hint = match near.as_slice() {
-        [] => "see /sys/fs/cgroup for their paths".to_owned(),
+        [] => format!("see {} for their paths", hierarchy.memory_root.display()),
         near => format!("near it: {}", near.join(", ")),
     };
     Some(format!(
-        "no cgroup matches '{pattern}' now: a pattern is of the whole path, and '*' stands for any characters; {hint}"
+        "no cgroup matches '{pattern}' now: with a '/' a pattern is of the whole path, else of a name at any depth; \
+         '*' stands for any characters; {hint}"
     ))
 }
 
@@ -107,6 +115,13 @@ mod tests {
         assert!(of("*", "/") && of("/kubepods*", "/kubepods/a"));
         assert!(!of("/shop", "/a/shop"));
         assert!(cgroup_glob("").is_err());
+    }
+
+    #[test]
+    fn a_pattern_is_told_as_it_was_written() {
+        for written in ["*", "shop*", "/kubepods*", "*/a/b"] {
+            assert_eq!(as_written(&cgroup_glob(written).unwrap()), written);
+        }
     }
 
     #[test]

@@ -212,12 +212,11 @@ impl NamingConfig {
         let asked: Vec<String> = [kubernetes, cri, files].into_iter().flatten().collect();
         if asked.is_empty() {
             let looks = self.sources.sources().next().is_some();
-            let until = if looks {
-                " until there is a container runtime"
+            return if looks {
+                "paths of cgroups, until there is a container runtime".to_owned()
             } else {
-                ""
+                "paths of cgroups only".to_owned()
             };
-            return format!("paths of cgroups only{until}");
         }
         asked.join(", and ")
     }
@@ -268,7 +267,7 @@ mod tests {
         let auto = args(IdentityArg::Auto, None);
         assert_eq!(
             auto.resolve(&host).unwrap().describe(),
-            "paths of cgroups only until there is a container runtime"
+            "paths of cgroups, until there is a container runtime"
         );
         assert_eq!(
             args(IdentityArg::None, None)

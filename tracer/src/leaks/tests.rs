@@ -26,7 +26,7 @@ fn leak() -> LeakRecord {
     *fixture::live().details.unwrap().leak.unwrap()
 }
 
-fn answer(leaks: Vec<LeakRecord>, judged: Option<usize>) -> Answer {
+fn answer(leaks: Vec<LeakRecord>, judged: Option<Judged>) -> Answer {
     Answer {
         leaks: Listed {
             time: jiff::Timestamp::UNIX_EPOCH,
@@ -74,21 +74,66 @@ fn it_fits_the_terminal() {
 
 #[test]
 fn where_nothing_leaks_it_says_how_many_are_judged() {
-    for (line, judged, expected) in [
-        (&[][..], 7, "7 cgroups are judged, and none leaks\n"),
-        (&["--all"], 7, "7 cgroups are judged, and none grows\n"),
-        (&[], 1, "1 cgroup is judged, and does not leak\n"),
-        (&["--pod", "a/b"], 0, "no cgroup of pod a/b is judged\n"),
+    let counted = |judged, young| Judged {
+        judged,
+        warming: 0,
+        young,
+    };
+    for (line, judged, young, expected) in [
+        (&[][..], 7, 0, "7 cgroups are judged, and none leaks"),
+        (&["--all"], 7, 0, "7 cgroups are judged, and none grows"),
+        (&[], 1, 0, "1 cgroup is judged, and does not leak"),
+        (
+            &["--all"],
+            3,
+            1,
+            "3 cgroups are judged, and none grows; 1 more is too young to judge",
+        ),
+        (
+            &["--all"],
+            0,
+            2,
+            "no cgroup is judged yet: 2 are too young, look again in some minutes",
+        ),
+        (&["--pod", "a/b"], 0, 0, "no cgroup of pod a/b is judged"),
         (
             &["--cgroup", "/x*"],
             0,
-            "no cgroup that matches '/x*' is judged\n",
+            0,
+            "no cgroup that matches '/x*' is judged",
+        ),
+        (
+            &["--cgroup", "shop"],
+            0,
+            1,
+            "no cgroup that matches 'shop' is judged yet: 1 is too young, look again in some minutes",
         ),
     ] {
-        assert_eq!(told(line, &answer(Vec::new(), Some(judged))).0, expected);
+        let answer = answer(Vec::new(), Some(counted(judged, young)));
+        assert_eq!(told(line, &answer).0, format!("{expected}\n"));
     }
-    let (out, remarks) = told(&["--json"], &answer(Vec::new(), Some(7)));
+    let (out, remarks) = told(&["--json"], &answer(Vec::new(), Some(counted(7, 0))));
     assert!(out.is_empty() && remarks.contains("none leaks"));
+}
+
+#[test]
+fn what_warms_up_is_not_said_to_stand_still() {
+    let states = [
+        State::Healthy,
+        State::Warming,
+        State::Unknown,
+        State::Unknown,
+    ];
+    let all = Judged::count(states.into_iter());
+    assert_eq!(
+        none(&args(&["--all"]), all),
+        "2 cgroups are judged, and none grows but 1 that only warms up; 2 more are too young to judge"
+    );
+    let one = Judged::count([State::Warming].into_iter());
+    assert_eq!(
+        none(&args(&["--all"]), one),
+        "1 cgroup is judged, and only warms up"
+    );
 }
 
 #[test]

@@ -6,8 +6,11 @@ use globset::GlobMatcher;
 
 use crate::{
     agent::Pods,
-    export::console::pattern,
-    host::{CgroupHierarchy, ProcRoot, escape, pattern::unmatched, walk},
+    host::{
+        CgroupHierarchy, ProcRoot, escape,
+        pattern::{as_written, unmatched},
+        walk,
+    },
     identity::{options::NamingConfig, pod_name::NamespacedPod},
     stacks::raw::Selection,
 };
@@ -172,7 +175,7 @@ impl Targets {
         match (self.pids.as_slice(), &self.glob) {
             ([], Some(glob)) => match (self.cgroups.len(), &self.first_path) {
                 (1, Some(path)) => path.clone(),
-                (count, _) => format!("{count} cgroups matching {}", pattern(glob.glob().glob())),
+                (count, _) => format!("{count} cgroups matching {}", as_written(glob)),
             },
             (pids, _) => {
                 let names: Vec<String> = pids.iter().map(|pid| self.name(*pid)).collect();

@@ -2,6 +2,8 @@
 //!
 //! Commands hold only what is safe in a shell: a name with any other character leaves the command out.
 
+mod calm;
+
 use jiff::SignedDuration;
 use serde::Serialize;
 
@@ -51,7 +53,7 @@ pub fn advice(facts: &Facts) -> Vec<Advice> {
     list.no_leak(facts);
     list.kubernetes(facts);
     if list.0.is_empty() {
-        list.say("Nothing needs to be done: nothing grows that matters, and nothing was killed.");
+        list.calm(facts);
     }
     list.0
 }
@@ -268,6 +270,9 @@ impl List {
     fn no_leak(&mut self, facts: &Facts) {
         let leak = facts.leak().filter(|leak| !leak.state.is_leak());
         if let Some(leak) = leak {
+            if leak.state == State::Unknown {
+                self.look_again(facts);
+            }
             if leak.signal == Some(Signal::File) && leak.state >= State::Growing {
                 self.say(
                     "What grows is page cache: no leak. The kernel takes it back when memory is needed; \
@@ -286,8 +291,12 @@ impl List {
             }
             if let Some(near) = leak.near_limit.filter(|near| near.near) {
                 let wanted = near.unreclaimable_bytes as f64 / (1.0 - ROOM);
+                let no_leak = match leak.state {
+                    State::Unknown => ", and whether it leaks is not known yet",
+                    _ => " and no leak",
+                };
                 self.say(format!(
-                    "It is near its limit and no leak: {} of {} ({:.0} %) cannot be reclaimed. A limit \
+                    "It is near its limit{no_leak}: {} of {} ({:.0} %) cannot be reclaimed. A limit \
                      of {} would leave {:.0} % free.",
                     size::bytes(near.unreclaimable_bytes),
                     size::bytes(near.limit_bytes),

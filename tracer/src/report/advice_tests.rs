@@ -139,14 +139,59 @@ fn a_name_that_a_shell_would_act_on_is_in_no_command() {
     }
 }
 
-#[test]
-fn where_all_is_well_that_is_said() {
+/// Without incidents and without growth to see.
+fn calm(state: State) -> Facts {
     let mut facts = live();
     facts.incidents.clear();
     let leak = leak_of(&mut facts);
-    leak.state = State::Healthy;
+    leak.state = state;
     leak.stacks.clear();
-    assert!(said(&facts).starts_with("Nothing needs to be done"));
+    let timeline = facts.details.as_mut().unwrap().timeline.as_mut().unwrap();
+    for point in &mut timeline.series[0].points {
+        point.usage_bytes = 220 * MIB;
+    }
+    facts
+}
+
+#[test]
+fn where_all_is_well_that_is_said() {
+    assert!(said(&calm(State::Healthy)).starts_with("Nothing needs to be done: nothing grows"));
+    let warming = said(&calm(State::Warming));
+    assert!(!warming.contains("nothing grows"), "{warming}");
+    let mut not_judged = calm(State::Healthy);
+    not_judged.details.as_mut().unwrap().leak = None;
+    let text = said(&not_judged);
+    assert!(text.contains("is not judged"), "{text}");
+}
+
+#[test]
+fn growth_of_the_last_minutes_is_told_where_the_verdict_is_healthy() {
+    let mut facts = calm(State::Healthy);
+    facts.details.as_mut().unwrap().timeline = live().details.unwrap().timeline;
+    let text = said(&facts);
+    assert!(text.contains("no leak is told so far"), "{text}");
+    assert!(text.contains("grew by 15.0M over the last 15m"), "{text}");
+    assert!(!text.contains("nothing grows"), "{text}");
+}
+
+#[test]
+fn what_is_too_young_to_judge_is_looked_at_again() {
+    let mut facts = calm(State::Unknown);
+    let details = facts.details.as_mut().unwrap();
+    details.row.growth_bytes_per_second = Some(1_048_576.0);
+    let text = said(&facts);
+    assert!(text.starts_with("It is too early to say"), "{text}");
+    assert!(text.contains("look again in some minutes"), "{text}");
+    assert!(text.contains("the last interval was +1.0M/s"), "{text}");
+    assert!(text.contains("it holds 220M at a limit of 512M"), "{text}");
+    assert!(!text.contains("Nothing needs to be done"), "{text}");
+    facts.details.as_mut().unwrap().timeline = live().details.unwrap().timeline;
+    let text = said(&facts);
+    assert!(text.contains("grew by 15.0M over the last 15m"), "{text}");
+    facts.details.as_mut().unwrap().row.removed = true;
+    let text = said(&facts);
+    assert!(text.starts_with("It is gone"), "{text}");
+    assert!(!text.contains("look again"), "{text}");
 }
 
 #[test]

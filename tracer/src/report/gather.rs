@@ -11,10 +11,8 @@ use crate::{
         records::CgroupRow,
     },
     cli::DEFAULT_STATE_DIR,
-    export::console::{
-        incident::{self, shown},
-        pattern,
-    },
+    export::console::incident::{self, shown},
+    host::pattern::as_written,
     incident::Incident,
 };
 
@@ -284,7 +282,7 @@ fn newest_of<'a>(
 fn asked(args: &ReportArgs) -> String {
     match (&args.pod, &args.cgroup) {
         (Some(pod), _) => format!("--pod {}", shown(&pod.to_string())),
-        (None, Some(glob)) => format!("--cgroup '{}'", shown(pattern(glob.glob().glob()))),
+        (None, Some(glob)) => format!("--cgroup '{}'", shown(as_written(glob))),
         (None, None) => args.id.as_deref().map_or(String::new(), shown),
     }
 }

@@ -5,7 +5,7 @@
 //! - `events`: what happened, in order of time.
 //! - `history`: one line of memory out of several resolutions; `graph`: it against the limit, as a picture and
 //!   in characters.
-//! - `advice`: what to do next.
+//! - `trend`: whether it grew in the last minutes. `advice`: what to do next.
 //! - `html`, `markdown`: the formats; JSON is the report itself.
 
 mod advice;
@@ -19,6 +19,7 @@ pub mod html;
 pub mod markdown;
 mod sources;
 pub mod story;
+mod trend;
 
 #[cfg(test)]
 pub(crate) mod fixture;

@@ -23,6 +23,7 @@ use super::{
     events::{self, Event, Events},
     facts::Facts,
     graph::{self, Graph},
+    trend::trend,
 };
 
 /// Call paths told.
@@ -263,7 +264,9 @@ fn calm(facts: &Facts) -> String {
         || "no known limit".into(),
         |bytes| format!("a limit of {}", size::bytes(bytes)),
     );
+    let trend = trend(facts);
     let verdict = match facts.leak().map(|leak| leak.state) {
+        Some(State::Healthy) if trend.is_some() => "No leak is told so far",
         Some(State::Healthy) => "No leak: nothing grows that matters",
         Some(State::Warming) => "No leak so far: it is young, or its growth flattens",
         Some(State::Reclaimed) if facts.freed_by_kill() => "What grew was freed by a kill",
@@ -273,7 +276,11 @@ fn calm(facts: &Facts) -> String {
         Some(State::Unknown) => "Too little was seen to judge whether it leaks",
         None => "Whether it leaks is not judged",
     };
-    format!("{verdict}; its usage is {usage} at {limit}, and no incident is known.")
+    let grew = match trend {
+        Some(trend) => format!(" and grew by {}", trend.told()),
+        None => String::new(),
+    };
+    format!("{verdict}; its usage is {usage} at {limit}{grew}, and no incident is known.")
 }
 
 fn figures(facts: &Facts, names: Option<&Names>, zone: &Zone) -> Vec<(&'static str, String)> {

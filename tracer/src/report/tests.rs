@@ -241,6 +241,25 @@ fn the_first_sentence_says_what_matters_most() {
 }
 
 #[test]
+fn a_healthy_verdict_does_not_hide_growth_of_the_last_minutes() {
+    let told = |state| {
+        let mut facts = live();
+        facts.incidents.clear();
+        facts.details.as_mut().unwrap().leak.as_mut().unwrap().state = state;
+        report(facts).conclusion
+    };
+    let grew = "its usage is 220M at a limit of 512M and grew by 15.0M over the last 15m";
+    assert_eq!(
+        told(crate::analysis::State::Healthy),
+        format!("No leak is told so far; {grew}, and no incident is known.")
+    );
+    assert_eq!(
+        told(crate::analysis::State::Unknown),
+        format!("Too little was seen to judge whether it leaks; {grew}, and no incident is known.")
+    );
+}
+
+#[test]
 fn kills_that_were_missed_are_named_where_no_cgroup_is() {
     let mut facts = stored();
     let missed = &mut facts.incidents[0];

@@ -1,12 +1,13 @@
 //! What is shown of one cgroup: its last record, the span of its graph, and the curve in it.
 //!
-//! Pure. Owns which series of the timeline the graph takes.
+//! Pure. Owns which readings of the timeline the graph takes, and that each is drawn over its whole step: it
+//! is the largest in it, and a line from one to the next would show usage that never was.
 
 use jiff::Timestamp;
 
 use super::scroll::Scroll;
 use crate::{
-    api::records::{CgroupDetails, Mark, Point, Series, Timeline},
+    api::records::{CgroupDetails, Mark, Series, Timeline},
     model::history::History,
 };
 
@@ -42,7 +43,7 @@ pub struct Details {
 /// What the graph shows; times in seconds before the end, 0 and below; values in bytes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Curve {
-    /// Unbroken parts.
+    /// Unbroken parts, each a flight of steps.
     pub usage: Vec<Vec<(f64, f64)>>,
     pub limit: Vec<Vec<(f64, f64)>>,
     pub marks: Vec<(f64, Mark)>,
@@ -110,31 +111,27 @@ fn before(time: Timestamp, end: Timestamp) -> f64 {
 
 fn of_timeline(timeline: &Timeline, end: Timestamp, span: f64) -> Curve {
     let mut curve = Curve::default();
-    let (points, step) = points_of(&timeline.series, end, span);
-    let mut last: Option<f64> = None;
-    for point in points {
-        let at = before(point.time, end).min(0.0);
-        if at < -span {
+    let first_seen = before(timeline.first_seen, end);
+    let mut last: Option<Reading> = None;
+    for reading in finest(&timeline.series, end) {
+        if reading.at <= -span {
             continue;
         }
-        if last.is_none_or(|last| at - last > step * GAP_STEPS) {
+        let joined = last.filter(|last| !is_gap(last, &reading));
+        last = Some(reading);
+        if joined.is_none() {
             curve.usage.push(Vec::new());
             curve.limit.push(Vec::new());
         }
-        last = Some(at);
+        let alone = (reading.at - reading.step).max(first_seen).min(reading.at);
+        let begin = joined.map_or(alone, |last| last.at).max(-span);
+        let level = |value: u64| [(begin, value as f64), (reading.at, value as f64)];
         if let Some(part) = curve.usage.last_mut() {
-            part.push((at, point.usage_bytes as f64));
+            part.extend(level(reading.usage_bytes));
         }
-        let Some(limit) = point.effective_limit_bytes else {
-            curve.limit.push(Vec::new());
-            continue;
-        };
-        if let Some(part) = curve.limit.last_mut() {
-            // A limit changes at once.
-            if let Some((_, before)) = part.last().copied() {
-                part.push((at, before));
-            }
-            part.push((at, limit as f64));
+        match (reading.limit_bytes, curve.limit.last_mut()) {
+            (Some(limit), Some(part)) => part.extend(level(limit)),
+            _ => curve.limit.push(Vec::new()),
         }
     }
     curve.limit.retain(|part| !part.is_empty());
@@ -147,31 +144,53 @@ fn of_timeline(timeline: &Timeline, end: Timestamp, span: f64) -> Curve {
     curve
 }
 
-/// Points of the finest series that reaches back over the span, or as far as any, with what finer ones have
-/// behind its end; and the longest step among them.
-fn points_of(series: &[Series], end: Timestamp, span: f64) -> (Vec<&Point>, f64) {
-    let start = |series: &Series| series.points.first().map(|point| before(point.time, end));
-    let oldest = series.iter().filter_map(start).fold(0.0, f64::min);
-    let wanted = oldest.max(-span);
-    let reaches = |series: &&Series| {
-        start(series).is_some_and(|start| start <= wanted + 2.0 * series.step_seconds)
-    };
-    let chosen = series
-        .iter()
-        .position(|it| reaches(&it))
-        .or_else(|| series.iter().rposition(|it| !it.points.is_empty()));
-    let Some(chosen) = chosen else {
-        return (Vec::new(), 0.0);
-    };
-    let mut points: Vec<&Point> = Vec::new();
-    let mut step: f64 = 0.0;
-    for series in series.iter().take(chosen + 1).rev() {
-        let last = points.last().map(|point| point.time);
-        let newer = |point: &&Point| last.is_none_or(|last| point.time > last);
-        points.extend(series.points.iter().filter(newer));
-        step = step.max(series.step_seconds);
+/// The largest usage of a step that ends at `at`.
+#[derive(Debug, Clone, Copy)]
+struct Reading {
+    at: f64,
+    step: f64,
+    usage_bytes: u64,
+    limit_bytes: Option<u64>,
+}
+
+fn is_gap(last: &Reading, next: &Reading) -> bool {
+    next.at - last.at > last.step.max(next.step) * GAP_STEPS
+}
+
+/// Of each time the finest reading there is, the oldest first.
+fn finest(series: &[Series], end: Timestamp) -> Vec<Reading> {
+    let mut readings: Vec<Reading> = Vec::new();
+    for series in series {
+        let first = readings.first().copied();
+        let mut older = Vec::new();
+        for point in &series.points {
+            let mut reading = Reading {
+                at: before(point.time, end).min(0.0),
+                step: series.step_seconds,
+                usage_bytes: point.usage_bytes,
+                limit_bytes: point.effective_limit_bytes,
+            };
+            if let Some(first) = first {
+                let begins = first.at - first.step;
+                if reading.at - reading.step >= begins {
+                    break;
+                }
+                if reading.at > begins {
+                    // Its largest value is of the part that finer ones tell, or came before that.
+                    let inside = readings.iter().take_while(|finer| finer.at <= reading.at);
+                    let known = inside.map(|finer| finer.usage_bytes).max();
+                    if known >= Some(reading.usage_bytes) {
+                        break;
+                    }
+                    reading.at = begins;
+                }
+            }
+            older.push(reading);
+        }
+        older.append(&mut readings);
+        readings = older;
     }
-    (points, step)
+    readings
 }
 
 fn of_readings(readings: Option<&History>, interval_seconds: f64, span: f64) -> Curve {
@@ -184,7 +203,10 @@ fn of_readings(readings: Option<&History>, interval_seconds: f64, span: f64) -> 
     {
         let at = -(at as f64) * interval_seconds;
         match usage {
-            Some(usage) if at >= -span => part.push((at, usage as f64)),
+            Some(usage) if at > -span => {
+                let begin = (at - interval_seconds).max(-span);
+                part.extend([(at, usage as f64), (begin, usage as f64)]);
+            }
             _ => curve.usage.push(std::mem::take(&mut part)),
         }
     }
@@ -196,6 +218,7 @@ fn of_readings(readings: Option<&History>, interval_seconds: f64, span: f64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::records::Point;
     use crate::top::fixture::{MIB, details, leaking, time};
 
     fn opened() -> Details {
@@ -212,7 +235,7 @@ mod tests {
         assert_eq!(opened.span().0, 300.0);
         let whole = opened.curve(None, 5.0);
         assert_eq!(whole.usage.len(), 1);
-        assert_eq!(whole.usage[0].len(), 61);
+        assert_eq!(whole.usage[0].len(), 2 * 60);
         assert_eq!(whole.usage[0].last(), Some(&(0.0, (239 * MIB) as f64)));
         let timeline = opened.record.as_mut().unwrap().timeline.as_mut().unwrap();
         timeline.series[0].points.drain(80..90);
@@ -246,8 +269,45 @@ mod tests {
         opened.longer();
         let curve = opened.curve(None, 5.0);
         let points: Vec<_> = curve.usage.concat();
-        assert_eq!(points.len(), 130);
-        assert!(points.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        assert_eq!(points.len(), 2 * 130);
+        assert!(points.windows(2).all(|pair| pair[0].0 <= pair[1].0));
+    }
+
+    #[test]
+    fn finer_readings_are_taken_where_there_are_any_and_each_is_a_level_over_its_step() {
+        let point = |second: i64, usage_bytes| Point {
+            time: Timestamp::from_second(1_795_000_000 + second).unwrap(),
+            usage_bytes,
+            anon_bytes: None,
+            effective_limit_bytes: None,
+        };
+        let series = |step_seconds, points| Series {
+            step_seconds,
+            points,
+        };
+        let mut opened = opened();
+        let record = opened.record.as_mut().unwrap();
+        record.time = Timestamp::from_second(1_795_000_000 + 240).unwrap();
+        let timeline = record.timeline.as_mut().unwrap();
+        let fine = vec![point(220, 1), point(230, 8), point(240, 1)];
+        let minutes = vec![point(60, 2), point(120, 9), point(180, 3), point(240, 8)];
+        timeline.first_seen = minutes[0].time - jiff::SignedDuration::from_secs(20);
+        timeline.series = vec![series(10.0, fine), series(60.0, minutes)];
+        let steps = |opened: &Details| opened.curve(None, 10.0).usage;
+        let expected = [
+            [(-200.0, 2.0), (-180.0, 2.0)],
+            [(-180.0, 9.0), (-120.0, 9.0)],
+            [(-120.0, 3.0), (-60.0, 3.0)],
+            [(-60.0, 1.0), (-20.0, 1.0)],
+            [(-20.0, 8.0), (-10.0, 8.0)],
+            [(-10.0, 1.0), (0.0, 1.0)],
+        ];
+        assert_eq!(steps(&opened), [expected.concat()]);
+        // A spike that only the minute saw came before the finer readings.
+        let timeline = &mut opened.record.as_mut().unwrap().timeline;
+        timeline.as_mut().unwrap().series[1].points[3].usage_bytes = 9;
+        let curve = steps(&opened).concat();
+        assert_eq!(curve[6..8], [(-60.0, 9.0), (-30.0, 9.0)]);
     }
 
     #[test]
@@ -259,11 +319,12 @@ mod tests {
             history.push(bytes);
         }
         let curve = opened.curve(Some(&history), 2.0);
+        let mebibytes = |(at, count): (f64, u64)| (at, (count * MIB) as f64);
         assert_eq!(
             curve.usage[0],
-            [(0.0, 3.0 * MIB as f64), (-2.0, 2.0 * MIB as f64)]
+            [(0.0, 3), (-2.0, 3), (-2.0, 2), (-4.0, 2)].map(mebibytes)
         );
-        assert_eq!(curve.usage[1], [(-6.0, MIB as f64)]);
+        assert_eq!(curve.usage[1], [(-6.0, 1), (-8.0, 1)].map(mebibytes));
     }
 
     #[test]

@@ -46,7 +46,7 @@ use crate::{
         records::DEFAULT_SOCKET,
     },
     cli,
-    host::pattern::cgroup_glob,
+    host::pattern::{as_written, cgroup_glob},
     identity::pod_name::{self, NamespacedPod},
     logger,
 };
@@ -319,9 +319,34 @@ fn asked(args: &TopArgs, own: bool) -> Asked {
 /// What the options chose, for people.
 fn chosen(args: &TopArgs) -> Option<String> {
     let glob = args.cgroup.as_ref();
-    let glob = glob.map(|glob| format!("--cgroup {}", glob.glob()));
+    let glob = glob.map(|glob| format!("--cgroup {}", as_written(glob)));
     let pod = args.pod.as_ref();
     let pod = pod.map(|pod| format!("--pod {pod}"));
     let parts: Vec<String> = glob.into_iter().chain(pod).collect();
     (!parts.is_empty()).then(|| parts.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: TopArgs,
+    }
+
+    #[test]
+    fn what_was_chosen_is_told_as_it_was_typed() {
+        for (line, expected) in [
+            (&["--cgroup", "shop"][..], "--cgroup shop"),
+            (&["--cgroup", "/kubepods*"], "--cgroup /kubepods*"),
+        ] {
+            let line = ["top"].iter().chain(line);
+            let args = Line::try_parse_from(line).unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(chosen(&args.args).as_deref(), Some(expected));
+        }
+    }
 }

@@ -141,8 +141,12 @@ impl Rows {
     }
 
     fn is_asked_for(&self, row: &CgroupRow) -> bool {
-        (self.view.empty || row.usage_bytes != Some(0))
-            && (!self.view.leaks_only || row.leak.as_ref().is_some_and(|leak| leak.state.is_leak()))
+        (self.view.empty || row.usage_bytes != Some(0)) && self.is_wanted(row)
+    }
+
+    /// Were it not for what it holds.
+    fn is_wanted(&self, row: &CgroupRow) -> bool {
+        (!self.view.leaks_only || row.leak.as_ref().is_some_and(|leak| leak.state.is_leak()))
             && self.view.filter.matches(row)
     }
 
@@ -266,6 +270,12 @@ impl Rows {
     /// Those that are asked for; context and what is collapsed included.
     pub fn lines(&self) -> usize {
         self.shown.len()
+    }
+
+    /// Those that are not shown only since they hold no memory.
+    pub fn hidden_as_empty(&self) -> usize {
+        let is_hidden = |row: &&CgroupRow| self.is_wanted(row) && !self.is_asked_for(row);
+        self.rows.iter().filter(is_hidden).count()
     }
 
     /// Of the newest list.

@@ -57,7 +57,7 @@ impl Naming {
             let starting = Update::Source(*source, SourceState::Starting);
             directory.apply(starting, Duration::ZERO);
         }
-        log::info!("containers are named by {}", config.describe());
+        log::info!("sources of names: {}", config.describe());
         let nameless = directory.names(&PathIdentity::default());
         Ok(Self {
             sources: match asked.is_empty() {

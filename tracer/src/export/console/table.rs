@@ -7,14 +7,16 @@ use std::{
     time::SystemTime,
 };
 
+use globset::GlobMatcher;
+
 use crate::analysis::State;
 use crate::growth::GrowthChange;
-use crate::host::escape::display;
+use crate::host::{escape::display, pattern::as_written};
 use crate::incident::Incident;
 use crate::model::snapshot::{CgroupSnapshot, OomKill, Snapshot};
 use crate::moment::Zone;
 
-use super::{duration, leak, pattern, size};
+use super::{duration, leak, size};
 
 const CLEAR_BELOW: &str = "\x1b[J";
 const BOLD: &str = "\x1b[1m";
@@ -76,14 +78,14 @@ impl<W: Write> Table<W> {
     }
 
     /// Says by which glob cgroups are chosen, should there be none.
-    pub fn chosen_by(mut self, glob: Option<&str>) -> Self {
+    pub fn chosen_by(mut self, glob: Option<&GlobMatcher>) -> Self {
         self.choose_by(glob);
         self
     }
 
     /// The same of a table that is drawn already.
-    pub fn choose_by(&mut self, glob: Option<&str>) {
-        self.chosen_by = glob.map(|glob| display(pattern(glob).as_bytes(), MOST_GLOB_BYTES));
+    pub fn choose_by(&mut self, glob: Option<&GlobMatcher>) {
+        self.chosen_by = glob.map(|glob| display(as_written(glob).as_bytes(), MOST_GLOB_BYTES));
     }
 
     /// Draws the interval over the last one, or below it.
@@ -410,7 +412,8 @@ mod tests {
 
     #[test]
     fn a_glob_that_no_cgroup_matches_is_told_and_one_that_some_match_is_not() {
-        let table = Table::new(Vec::new(), false).chosen_by(Some("/x\x1b*"));
+        let glob = crate::host::pattern::glob("/x\x1b*").unwrap();
+        let table = Table::new(Vec::new(), false).chosen_by(Some(&glob));
         let mut nobody = snapshot(Vec::new());
         nobody.own.cgroups_tracked = 7;
         let frame = table.frame(&nobody, 80, 7);

@@ -171,7 +171,7 @@ impl Follower {
     async fn tell(&mut self, began: Instant, looked: Looked, all: bool) -> Result<(), Closed> {
         if let Some(stores) = looked.stores {
             if !stores.is_empty() {
-                log::info!("containers are named by {} too", stores.describe());
+                log::info!("another source of names: {}", stores.describe());
             }
             self.config = stores;
             self.present

@@ -83,6 +83,17 @@ fn note(app: &App) -> String {
             _ => "waiting for the first interval…".into(),
         };
     }
+    let empty = app.rows.hidden_as_empty();
+    let chose = !view.filter.is_empty() || app.chosen.is_some();
+    match empty {
+        0 => {}
+        1 if chose => return "1 cgroup matches, and holds nothing now; z shows it".into(),
+        _ if chose => {
+            return format!("{empty} cgroups match, and hold nothing now; z shows them");
+        }
+        _ if !view.leaks_only => return "no cgroup holds memory; z shows all".into(),
+        _ => {}
+    }
     if !view.filter.is_empty() {
         return "no cgroup matches the filter; Esc clears it".into();
     }
@@ -91,6 +102,6 @@ fn note(app: &App) -> String {
     }
     match &app.chosen {
         Some(chosen) => format!("no cgroup matches {}", text::fit(chosen, 60)),
-        None => "no cgroup holds memory; z shows all".into(),
+        None => "the agent tells of no cgroup".into(),
     }
 }

@@ -362,6 +362,21 @@ fn of_thousands_only_those_on_the_screen_are_drawn_and_the_last_can_be_reached()
 }
 
 #[test]
+fn chosen_cgroups_that_hold_nothing_are_not_said_to_be_missing() {
+    let mut app = App::new(View::default(), false, Some("--cgroup idle".into()));
+    app.hear(Told::Cgroups(listed(0, vec![sized(1, "/idle", 0)])));
+    let hidden = whole(&mut app, 80, 24);
+    let note = "1 cgroup matches, and holds nothing now; z shows it";
+    assert!(hidden.contains(note), "{hidden}");
+    press(&mut app, "z");
+    let all = whole(&mut app, 80, 24);
+    assert!(all.contains("/idle") && !all.contains(note), "{all}");
+    app.hear(Told::Cgroups(listed(1, Vec::new())));
+    let none = whole(&mut app, 80, 24);
+    assert!(none.contains("no cgroup matches --cgroup idle"), "{none}");
+}
+
+#[test]
 fn help_names_every_key_also_on_a_small_terminal() {
     let mut app = app();
     press(&mut app, "?");
@@ -371,6 +386,16 @@ fn help_names_every_key_also_on_a_small_terminal() {
         for (key, what) in crate::top::keys::HELP.iter().chain(columns) {
             assert!(help.contains(key) && help.contains(what), "{key}: {help}");
         }
+    }
+    let ends = |line: &&String| line.contains('…') && !line.contains("more on a taller");
+    for (width, height) in [(60, 12), (60, 40), (40, 8)] {
+        let lines = screen(&mut app, width, height);
+        assert!(!lines.iter().skip(1).any(|line| ends(&line)), "{lines:#?}");
+    }
+    let whole_texts = whole(&mut app, 60, 40);
+    let columns = super::help::COLUMNS.iter();
+    for (_, what) in crate::top::keys::HELP.iter().chain(columns) {
+        assert!(whole_texts.contains(what), "{what}: {whole_texts}");
     }
     let small = whole(&mut app, 60, 12);
     assert!(small.contains("more on a taller terminal"), "{small}");
