@@ -47,7 +47,7 @@ fn assert_first(stacks: &Value, pid: u32, least: u64, most: u64) -> Result<()> {
     println!("{first}");
     ensure!(stack.has(LEAKING_FUNCTION), "{first}");
     assert_eq!(stack.pid, u64::from(pid), "{first}");
-    ensure!(first["share"].as_f64() > Some(0.9), "{first}");
+    ensure!(first["share"].as_f64() > Some(0.9), "{stacks:?}");
     let margin = STANDARD_ERRORS * stack.resident.error;
     ensure!(
         stack.resident.bytes + margin >= least as f64

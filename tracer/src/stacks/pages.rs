@@ -217,14 +217,6 @@ impl Pages {
         }
     }
 
-    /// The process has ended: pages that it touched and that were not looked at yet count as there, and as small.
-    pub fn settle(&mut self) {
-        let small = Residency::Resident { pages: 1, folio: 0 };
-        for asked in self.to_verify(false) {
-            self.verified(asked.page, small, true);
-        }
-    }
-
     /// Where a huge page was faulted in nothing was: what was sampled there before had been given back.
     fn forget_before(&mut self, page: u64, huge: &Record) {
         let first = page & !(self.huge_pages - 1);

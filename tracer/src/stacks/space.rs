@@ -179,9 +179,7 @@ impl Space {
                     boost: page.boost,
                     protected,
                 });
-                if self.ended.is_some() {
-                    self.pages.settle();
-                } else if self.pages.is_unseen(page.number) {
+                if self.pages.is_unseen(page.number) {
                     self.look_at(page.number, tables);
                 }
                 is_new
@@ -224,7 +222,6 @@ impl Space {
             && self.has_ended(proc)
         {
             self.ended = Some(Instant::now());
-            self.pages.settle();
             return true;
         }
         let collapsed = collapses.is_none() || collapses != self.collapses;
