@@ -325,7 +325,10 @@ impl Agent {
                     self.interval().await?;
                     continue;
                 }
-                ready = self.oom_ring.ready() => ready.map_err(RunError::Ring)?,
+                ready = self.oom_ring.ready() => {
+                    ready.map_err(RunError::Ring)?;
+                    self.incidents.called();
+                }
                 ready = self.event_ring.drain(|record| events.push(record.to_vec())) => {
                     ready.map_err(RunError::Ring)?;
                 }

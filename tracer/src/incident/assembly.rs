@@ -166,17 +166,18 @@ impl Assembler {
         let due = |open: &Open| open.announced && open.closes_at(self.facts.sees_deaths) <= now_ns;
         let index = self.open.iter().position(due)?;
         let sees_deaths = self.facts.sees_deaths;
-        self.open
-            .remove(index)
-            .map(|mut open| open.close(sees_deaths))
+        let closed = self.open.remove(index);
+        closed.map(|mut open| {
+            let waited = sees_deaths && !open.is_given_up();
+            open.close(waited)
+        })
     }
 
     /// Everything under way, complete or not.
     pub fn close_all(&mut self) -> Vec<Incident> {
-        let sees_deaths = self.facts.sees_deaths;
         self.open
             .drain(..)
-            .map(|mut open| open.close(sees_deaths))
+            .map(|mut open| open.close(false))
             .collect()
     }
 
@@ -346,9 +347,13 @@ impl Assembler {
 
     fn signalled(&mut self, victim: VictimRecord, around: &dyn Surroundings) {
         let killed = (victim.signal == Some(SIGKILL)).then_some(true);
-        let mut open = self.open.iter_mut().rev();
-        let joined = open.find(|open| open.takes_signal(&victim));
-        if let Some(open) = joined {
+        let of_killer = |open: &Open| open.is_by(victim.sender_tgid);
+        // Where the process is a victim already, before the newest: it has one end only.
+        let is_victim = |open: &Open| of_killer(open) && open.has_alive(victim.tgid, victim.tid);
+        let at_once = |open: &Open| of_killer(open) && open.is_at_once(&victim);
+        let position = self.open.iter().rposition(is_victim);
+        let position = position.or_else(|| self.open.iter().rposition(at_once));
+        if let Some(open) = position.and_then(|position| self.open.get_mut(position)) {
             open.signalled(&victim, killed, around);
             return;
         }

@@ -415,6 +415,36 @@ fn whether_sigterm_ended_a_process_is_unknown_where_no_end_is_seen() {
 }
 
 #[test]
+fn whether_sigterm_ends_a_process_is_unknown_where_nobody_waits_for_it() {
+    let mut assembler = Assembler::new(facts());
+    feed(
+        &mut assembler,
+        [signal(7, 100, 15), signal(8, 100, 15), death(8, 200)],
+    );
+    let asked = assembler.close_all().remove(0);
+    let killed: Vec<_> = asked.victims.iter().map(|victim| victim.killed).collect();
+    assert_eq!(killed, [None, Some(true)]);
+}
+
+#[test]
+fn a_victim_of_a_killer_that_goes_on_is_of_one_incident() {
+    let mut assembler = Assembler::new(facts());
+    let again = (0..=10).map(|second| signal(7, second * SECOND, 15));
+    feed(&mut assembler, again);
+    // Too late for the first one.
+    feed(&mut assembler, [signal(8, 10 * SECOND + SECOND / 5, 15)]);
+    feed(&mut assembler, [signal(7, 10 * SECOND + SECOND / 2, 15)]);
+    feed(
+        &mut assembler,
+        [death(7, 11 * SECOND), death(8, 11 * SECOND)],
+    );
+    let told = closed(&mut assembler, 12 * SECOND);
+    let victims = told.iter().flat_map(|incident| &incident.victims);
+    let victims: Vec<_> = victims.map(|victim| (victim.pid, victim.killed)).collect();
+    assert_eq!(victims, [(Some(7), Some(true)), (Some(8), Some(true))]);
+}
+
+#[test]
 fn of_an_end_that_two_threads_tell_the_first_record_counts() {
     let mut assembler = Assembler::new(facts());
     let ends = [death(7, 150), death(7, 190)];

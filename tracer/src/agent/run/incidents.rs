@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use jiff::Timestamp;
@@ -41,6 +41,8 @@ pub struct Incidents {
     store: Option<Store>,
     /// Records taken out of the ring and not handled yet.
     backlog: VecDeque<Vec<u8>>,
+    /// When the ring called last: a death may be on its way into it before what called, and calls nobody.
+    called: Option<Instant>,
     sees_signals: bool,
     pub boot_id: String,
 }
@@ -65,6 +67,7 @@ impl Incidents {
             gfp: loader.support.gfp.clone(),
             store,
             backlog: VecDeque::new(),
+            called: None,
         }
     }
 
@@ -73,13 +76,17 @@ impl Incidents {
         if !self.backlog.is_empty() {
             return Some(Duration::ZERO);
         }
-        let at = Duration::from_nanos(self.assembler.next_close()?);
-        let closes_in = at.saturating_sub(clock::boot_time());
-        Some(if self.assembler.awaits_deaths() {
-            closes_in.min(LOOK_FOR_DEATHS)
-        } else {
-            closes_in
-        })
+        let at = self.assembler.next_close().map(Duration::from_nanos);
+        let closes_in = at.map(|at| at.saturating_sub(clock::boot_time()));
+        let lives = self.assembler.awaits_deaths().then_some(LOOK_FOR_DEATHS);
+        let called = self.called;
+        let again = called.map(|called| LOOK_FOR_DEATHS.saturating_sub(called.elapsed()));
+        closes_in.into_iter().chain(lives).chain(again).min()
+    }
+
+    /// The ring has records, or will have in a moment.
+    pub fn called(&mut self) {
+        self.called = Some(Instant::now());
     }
 
     pub fn born_cgroup(&mut self, id: u64) {
@@ -166,6 +173,10 @@ impl Agent {
     }
 
     fn take_oom_records(&mut self) {
+        let is_over = |called: &Instant| called.elapsed() >= LOOK_FOR_DEATHS;
+        if self.incidents.called.as_ref().is_some_and(is_over) {
+            self.incidents.called = None;
+        }
         let backlog = &mut self.incidents.backlog;
         // What does not fit stays in the ring, and is counted by the kernel side when that is full.
         while backlog.len() < MOST_BACKLOG

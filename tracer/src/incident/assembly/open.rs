@@ -79,14 +79,16 @@ impl Open {
         }
     }
 
-    /// Whether a signal of a user-space killer belongs to this incident: the next one to a victim that is not dead
-    /// yet, or one of several at once.
-    pub fn takes_signal(&self, victim: &VictimRecord) -> bool {
-        let killer = self.incident.killer.as_ref();
-        let at_once = victim.boot_ns.saturating_sub(self.last_ns) < SAME_INVOCATION_NS
-            && victim.boot_ns.saturating_sub(self.incident.boot_time_ns) < PATIENCE_NS;
-        killer.is_some_and(|killer| killer.pid == victim.sender_tgid)
-            && (at_once || self.has_alive(victim.tgid, victim.tid))
+    /// Whether that process is the user-space killer.
+    pub fn is_by(&self, killer: u32) -> bool {
+        let known = self.incident.killer.as_ref();
+        known.is_some_and(|known| known.pid == killer)
+    }
+
+    /// Whether a signal of the same killer is one of several at once.
+    pub fn is_at_once(&self, victim: &VictimRecord) -> bool {
+        victim.boot_ns.saturating_sub(self.last_ns) < SAME_INVOCATION_NS
+            && victim.boot_ns.saturating_sub(self.incident.boot_time_ns) < PATIENCE_NS
     }
 
     /// Another signal of the same killer, to the same process or another.
@@ -209,6 +211,10 @@ impl Open {
         self.given_up = true;
     }
 
+    pub fn is_given_up(&self) -> bool {
+        self.given_up
+    }
+
     pub fn all_dead(&self) -> bool {
         self.ends.iter().all(|end| end.died_boot_ns.is_some())
     }
@@ -225,16 +231,16 @@ impl Open {
         }
     }
 
-    /// The incident with the ends of its victims.
-    pub fn close(&mut self, sees_deaths: bool) -> Incident {
+    /// The incident with the ends of its victims. `waited`: who has none by now lives on.
+    pub fn close(&mut self, waited: bool) -> Incident {
         for (victim, end) in self.incident.victims.iter_mut().zip(&self.ends) {
             victim.died = end.died;
             victim.died_after_ns = end.died_boot_ns.map(|ns| ns.saturating_sub(end.marked_ns));
             victim.reaped = end.reaped;
             // A process that was only asked to end may go on.
-            let is_asked = self.incident.kind == Kind::UserSpaceKill && victim.killed.is_none();
-            if is_asked && sees_deaths {
-                victim.killed = Some(victim.died.is_some());
+            if self.incident.kind == Kind::UserSpaceKill && victim.killed.is_none() {
+                let ended = victim.died.is_some();
+                victim.killed = (ended || waited).then_some(ended);
             }
         }
         self.incident.complete = true;
