@@ -46,6 +46,8 @@ pub struct Outcome {
     pub output: String,
     /// It ran and ended with 0.
     pub good: bool,
+    /// To be told one by one; others are told as a number.
+    pub is_news: bool,
 }
 
 /// The rules and what runs by them.
@@ -77,7 +79,7 @@ impl Actions {
         self.rules.is_empty()
     }
 
-    /// Acts on an event; gives what was not run and why, of many the first: [`Self::ended`] tells their number.
+    /// Acts on an event; gives what was not run and why.
     pub fn act(&mut self, facts: &Facts, now: Instant) -> Vec<Outcome> {
         let rules = Arc::clone(&self.rules);
         let matching = rules.iter().filter(|rule| rule.matches(facts));
@@ -89,19 +91,18 @@ impl Actions {
     fn start(&mut self, rule: &Rule, facts: &Facts, now: Instant) -> Option<Outcome> {
         let event = facts.trigger.name();
         let refusals = &mut self.refusals;
-        let mut not_run = |why: String| {
-            let is_told = refusals.is_told(&rule.name, &why, now);
-            is_told.then(|| Outcome {
-                cgroup_id: facts.cgroup_id,
-                text: format!("{:?} was not run for {event}: {why}", rule.name),
-                output: String::new(),
-                good: false,
-            })
+        let mut not_run = |why: String, news: bool| Outcome {
+            cgroup_id: facts.cgroup_id,
+            is_news: refusals.is_told(&rule.name, &why, now, news),
+            text: format!("{:?} was not run for {event}: {why}", rule.name),
+            output: String::new(),
+            good: false,
         };
         let (program, arguments) = match command_line(&rule.run, facts) {
             Ok(command) => command,
             Err(fact) => {
-                return not_run(format!("{{{fact}}} is not known, or begins like an option"));
+                let why = format!("{{{fact}}} is not known, or begins like an option");
+                return Some(not_run(why, true));
             }
         };
         let (interval, container) = (rule.min_interval, &facts.container);
@@ -109,7 +110,7 @@ impl Actions {
             self.rate_limited += 1;
             let seconds = interval.as_secs_f64();
             let why = format!("it ran less than {seconds} s ago (min_interval)");
-            return if first { not_run(why) } else { None };
+            return Some(not_run(why, first)).filter(|_| first);
         }
         let job = Job {
             rule: rule.name.clone(),
@@ -134,11 +135,11 @@ impl Actions {
             Ok(()) => None,
             Err(Refused::Full) => {
                 self.queue_full += 1;
-                not_run("too many commands run and wait".to_owned())
+                Some(not_run("too many commands run and wait".to_owned(), true))
             }
             Err(Refused::NoThread(error)) => {
                 self.queue_full += 1;
-                not_run(format!("no thread can be started: {error}"))
+                Some(not_run(format!("no thread can be started: {error}"), true))
             }
         }
     }
@@ -149,9 +150,8 @@ impl Actions {
             let due = self.refusals.due();
             tokio::select! {
                 done = self.pool.done() => {
-                    if self.is_told(&done) {
-                        return outcome(done);
-                    }
+                    let is_news = self.is_news(&done);
+                    return outcome(done, is_news);
                 }
                 () = sleep_until(due) => {
                     if let Some(untold) = self.refusals.take(Instant::now()) {
@@ -163,11 +163,12 @@ impl Actions {
     }
 
     /// A program that cannot be started fails at each event.
-    fn is_told(&mut self, done: &Done) -> bool {
+    fn is_news(&mut self, done: &Done) -> bool {
         match &done.ran.end {
             End::NotStarted(error) => {
                 let why = format!("it could not be started: {error}");
-                self.refusals.is_told(&done.job.rule, &why, Instant::now())
+                let now = Instant::now();
+                self.refusals.is_told(&done.job.rule, &why, now, true)
             }
             _ => true,
         }
@@ -175,11 +176,18 @@ impl Actions {
 
     /// Lets what runs go on for `time`, then ends it.
     pub fn stop(&mut self, time: Duration) -> Vec<Outcome> {
-        let mut ended = self.pool.stop(Instant::now() + time);
-        ended.retain(|done| self.is_told(done));
+        let ended: Vec<Outcome> = self
+            .pool
+            .stop(Instant::now() + time)
+            .into_iter()
+            .map(|done| {
+                let is_news = self.is_news(&done);
+                outcome(done, is_news)
+            })
+            .collect();
         let untold = self.refusals.rest();
         let untold = untold.iter().map(number);
-        ended.into_iter().map(outcome).chain(untold).collect()
+        ended.into_iter().chain(untold).collect()
     }
 
     /// Events that were not acted on, by cause.
@@ -217,10 +225,11 @@ fn number(untold: &Untold) -> Outcome {
         text: format!("{rule:?} was not run for {count} more {events}: {why}"),
         output: String::new(),
         good: false,
+        is_news: true,
     }
 }
 
-fn outcome(done: Done) -> Outcome {
+fn outcome(done: Done, is_news: bool) -> Outcome {
     let Done { job, ran } = done;
     let (rule, event, took) = (job.rule, job.event, ran.took.as_secs_f64());
     let text = match &ran.end {
@@ -244,5 +253,6 @@ fn outcome(done: Done) -> Outcome {
         text,
         output: escape::display(ran.output.trim_ascii(), MOST_OUTPUT_CHARS),
         good: ran.end == End::Exited(0),
+        is_news,
     }
 }

@@ -29,8 +29,8 @@ pub struct Untold {
 }
 
 impl Refusals {
-    /// Whether one is told now; else it is told in a number later.
-    pub fn is_told(&mut self, rule: &str, why: &str, now: Instant) -> bool {
+    /// Whether one is told now; else it is told in a number later. One that is no `news` never is by itself.
+    pub fn is_told(&mut self, rule: &str, why: &str, now: Instant, news: bool) -> bool {
         let is_over = |refused: &Refused| now.saturating_duration_since(refused.told_at) >= PACE;
         self.of
             .retain(|_, refused| refused.untold > 0 || !is_over(refused));
@@ -41,10 +41,10 @@ impl Refusals {
         }
         let fresh = Refused {
             told_at: now,
-            untold: 0,
+            untold: u64::from(!news),
         };
         self.of.insert(key, fresh);
-        true
+        news
     }
 
     /// When a number is to be told next.
@@ -89,10 +89,16 @@ mod tests {
     fn the_first_is_told_at_once_and_a_storm_as_a_number() {
         let mut refusals = Refusals::default();
         let start = Instant::now();
-        let told = (0..1000).filter(|_| refusals.is_told("dump", "full", start));
+        let told = (0..1000).filter(|_| refusals.is_told("dump", "full", start, true));
         assert_eq!(told.count(), 1);
-        assert!(refusals.is_told("dump", "unknown", start), "another cause");
-        assert!(refusals.is_told("page", "full", start), "another rule");
+        assert!(
+            refusals.is_told("dump", "unknown", start, true),
+            "another cause"
+        );
+        assert!(
+            refusals.is_told("page", "full", start, true),
+            "another rule"
+        );
         assert_eq!(refusals.due(), Some(start + PACE));
         assert_eq!(refusals.take(start + PACE / 2), None);
         let untold = |count| Untold {
@@ -102,19 +108,30 @@ mod tests {
         };
         assert_eq!(refusals.take(start + PACE), Some(untold(999)));
         assert_eq!((refusals.take(start + PACE), refusals.due()), (None, None));
-        assert!(!refusals.is_told("dump", "full", start + PACE));
+        assert!(!refusals.is_told("dump", "full", start + PACE, true));
         assert_eq!(refusals.due(), Some(start + PACE * 2));
         assert_eq!(refusals.rest(), [untold(1)]);
         assert_eq!(refusals.rest(), []);
     }
 
     #[test]
+    fn what_is_no_news_is_only_counted() {
+        let mut refusals = Refusals::default();
+        let start = Instant::now();
+        assert!(refusals.is_told("dump", "early", start, true));
+        assert!((0..28).all(|_| !refusals.is_told("dump", "early", start, false)));
+        assert_eq!(refusals.take(start + PACE).unwrap().count, 28);
+        assert!(!refusals.is_told("page", "early", start, false));
+        assert_eq!(refusals.rest()[0].count, 1);
+    }
+
+    #[test]
     fn what_is_over_is_forgotten() {
         let mut refusals = Refusals::default();
         let start = Instant::now();
-        assert!(refusals.is_told("dump", "full", start));
-        assert!(refusals.is_told("dump", "unknown", start + PACE));
+        assert!(refusals.is_told("dump", "full", start, true));
+        assert!(refusals.is_told("dump", "unknown", start + PACE, true));
         assert_eq!(refusals.of.len(), 1);
-        assert!(refusals.is_told("dump", "full", start + PACE));
+        assert!(refusals.is_told("dump", "full", start + PACE, true));
     }
 }

@@ -48,10 +48,10 @@ impl Agent {
             "" => String::new(),
             output => format!("; its output: {output}"),
         };
-        if outcome.good {
-            log::info!("command {}{output}", outcome.text);
-        } else {
-            log::warn!("command {}{output}", outcome.text);
+        match (outcome.is_news, outcome.good) {
+            (false, _) => {}
+            (true, true) => log::info!("command {}{output}", outcome.text),
+            (true, false) => log::warn!("command {}{output}", outcome.text),
         }
         if let Some(id) = outcome.cgroup_id {
             self.mark(id, MarkKind::Action, &outcome.text);
