@@ -4,6 +4,7 @@
 //!
 //! - `records`: what is told.
 //! - `query`: what can be asked, for both sides; `parameters`: how it is written; `route`: the paths.
+//! - `readings`: of each time the finest that is told.
 //! - `rows`: cgroups in short: chosen, ordered, cut.
 //! - `socket`: the socket file: made, replaced, removed.
 //! - `server`: the thread that answers, and what it asks the agent; `answer`: from questions to bytes.
@@ -17,6 +18,7 @@ mod fixture;
 mod hostile_tests;
 pub mod parameters;
 pub mod query;
+pub mod readings;
 pub mod records;
 pub mod route;
 pub mod rows;

@@ -1,13 +1,17 @@
 //! One line out of several resolutions: of each time the finest reading there is, and gaps where there is none.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use crate::{api::records::Series, incident::Incident};
+use crate::{
+    api::{
+        readings::{self, GAP_STEPS, earlier},
+        records::Series,
+    },
+    incident::Incident,
+};
 
 use super::graph::{GraphLimit, GraphPoint};
 
-/// Steps between two readings from which on nothing is known between them.
-const GAP_STEPS: f64 = 2.5;
 /// A step is told by what led up to a kill in it if its largest value is not above that by more.
 const SAME: f64 = 1.01;
 
@@ -29,6 +33,18 @@ impl Reading {
     }
 }
 
+impl From<readings::Reading> for Reading {
+    fn from(read: readings::Reading) -> Self {
+        Self {
+            time: read.time,
+            usage_bytes: read.usage_bytes,
+            step_seconds: read.step_seconds,
+            limit: Some(read.limit_bytes),
+            is_end: false,
+        }
+    }
+}
+
 /// The line, its limits, and since when it tells.
 #[derive(Debug, Default)]
 pub struct History {
@@ -39,7 +55,8 @@ pub struct History {
 
 /// Joins what the agent keeps with what led up to the incidents; `from`: nothing before.
 pub fn history(series: &[Series], incidents: &[Incident], from: Option<Timestamp>) -> History {
-    let mut readings = finest(series);
+    let finest = readings::finest(series).into_iter();
+    let mut readings: Vec<Reading> = finest.map(Reading::from).collect();
     for incident in incidents {
         insert(&mut readings, led_up_to(incident));
     }
@@ -84,38 +101,6 @@ fn is_gap(before: &Reading, next: &Reading) -> bool {
     next.time.duration_since(before.time).as_secs_f64() > GAP_STEPS * step
 }
 
-fn finest(series: &[Series]) -> Vec<Reading> {
-    let mut finest_first: Vec<&Series> = series.iter().collect();
-    finest_first.sort_by(|a, b| a.step_seconds.total_cmp(&b.step_seconds));
-    let mut readings: Vec<Reading> = Vec::new();
-    for series in finest_first {
-        // Where the finer ones begin.
-        let until = readings.iter().map(|reading| reading.time).min();
-        let mut coarser = Vec::new();
-        for point in &series.points {
-            let mut reading = Reading {
-                time: point.time,
-                usage_bytes: point.usage_bytes,
-                step_seconds: series.step_seconds,
-                limit: Some(point.effective_limit_bytes),
-                is_end: false,
-            };
-            if let Some(until) = until.filter(|until| reading.time >= *until) {
-                // The step in which they begin: its largest value came before them, or they tell it.
-                let covered = readings.iter().filter(|one| one.time <= reading.time);
-                let known = covered.map(|one| one.usage_bytes).max();
-                if reading.begin() >= until || known >= Some(reading.usage_bytes) {
-                    continue;
-                }
-                reading.time = earlier(until, 0.001);
-            }
-            coarser.push(reading);
-        }
-        readings.extend(coarser);
-    }
-    readings
-}
-
 fn led_up_to(incident: &Incident) -> Vec<Reading> {
     let usage = &incident.evidence.usage;
     let last = usage.last();
@@ -149,13 +134,6 @@ fn insert(readings: &mut Vec<Reading>, finer: Vec<Reading>) {
         !(overlaps && explained && !finer_already)
     });
     readings.extend(finer);
-}
-
-fn earlier(time: Timestamp, seconds: f64) -> Timestamp {
-    SignedDuration::try_from_secs_f64(seconds)
-        .ok()
-        .and_then(|ago| time.checked_sub(ago).ok())
-        .unwrap_or(time)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Whether memory grew in the last minutes. A verdict looks at longer times and at what is left after each
 //! burst: it may be told late, and these minutes are no verdict.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{facts::Facts, history};
 use crate::{export::console::duration, size};
@@ -63,7 +63,19 @@ pub fn trend(facts: &Facts) -> Option<Trend> {
     let (begin, end) = (points.first()?.1, points.last()?.1);
     let bytes = end.checked_sub(begin)?;
     let least = LEAST_BYTES.max((end as f64 * LEAST_SHARE) as u64);
-    (rises && last - first >= least / 2 && bytes >= least).then_some(Trend { bytes, seconds })
+    let is_cache = anon_growth(facts, from).is_some_and(|anon| anon < bytes / 2);
+    let is_steady = rises && last - first >= least / 2 && bytes >= least;
+    (is_steady && !is_cache).then_some(Trend { bytes, seconds })
+}
+
+/// Of anonymous memory; `None`: not known.
+fn anon_growth(facts: &Facts, from: Timestamp) -> Option<u64> {
+    let series = &facts.timeline()?.series;
+    let points = series.iter().flat_map(|series| &series.points);
+    let known = points.filter(|point| point.time >= from && point.anon_bytes.is_some());
+    let first = known.clone().min_by_key(|point| point.time)?.anon_bytes?;
+    let last = known.max_by_key(|point| point.time)?.anon_bytes?;
+    Some(last.saturating_sub(first))
 }
 
 #[cfg(test)]
@@ -85,6 +97,16 @@ mod tests {
         let found = trend(&live()).unwrap();
         assert_eq!(found.bytes, 15 * MIB);
         assert_eq!(found.told(), "15.0M over the last 15m");
+    }
+
+    #[test]
+    fn a_rise_of_page_cache_is_none() {
+        let mut facts = live();
+        let timeline = facts.details.as_mut().unwrap().timeline.as_mut().unwrap();
+        for point in &mut timeline.series[0].points {
+            point.anon_bytes = Some(MIB);
+        }
+        assert_eq!(trend(&facts), None);
     }
 
     #[test]

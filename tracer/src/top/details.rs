@@ -7,7 +7,10 @@ use jiff::Timestamp;
 
 use super::scroll::Scroll;
 use crate::{
-    api::records::{CgroupDetails, Mark, Series, Timeline},
+    api::{
+        readings::{GAP_STEPS, Reading, finest},
+        records::{CgroupDetails, Mark, Timeline},
+    },
     model::history::History,
 };
 
@@ -24,8 +27,6 @@ const SPANS: [(f64, &str); 8] = [
 ];
 /// The longest at first.
 const LONGEST_FIRST: usize = 2;
-/// Steps without a reading from which the curve is broken.
-const GAP_STEPS: f64 = 2.5;
 
 /// The cgroup that is looked at.
 #[derive(Debug)]
@@ -113,8 +114,9 @@ fn of_timeline(timeline: &Timeline, end: Timestamp, span: f64) -> Curve {
     let mut curve = Curve::default();
     let first_seen = before(timeline.first_seen, end);
     let mut last: Option<Reading> = None;
-    for reading in finest(&timeline.series, end) {
-        if reading.at <= -span {
+    for reading in finest(&timeline.series) {
+        let at = before(reading.time, end).min(0.0);
+        if at <= -span {
             continue;
         }
         let joined = last.filter(|last| !is_gap(last, &reading));
@@ -123,9 +125,10 @@ fn of_timeline(timeline: &Timeline, end: Timestamp, span: f64) -> Curve {
             curve.usage.push(Vec::new());
             curve.limit.push(Vec::new());
         }
-        let alone = (reading.at - reading.step).max(first_seen).min(reading.at);
-        let begin = joined.map_or(alone, |last| last.at).max(-span);
-        let level = |value: u64| [(begin, value as f64), (reading.at, value as f64)];
+        let alone = before(reading.begin(), end).max(first_seen).min(at);
+        let begin = joined.map_or(alone, |last| before(last.time, end));
+        let begin = begin.max(-span);
+        let level = |value: u64| [(begin, value as f64), (at, value as f64)];
         if let Some(part) = curve.usage.last_mut() {
             part.extend(level(reading.usage_bytes));
         }
@@ -144,53 +147,9 @@ fn of_timeline(timeline: &Timeline, end: Timestamp, span: f64) -> Curve {
     curve
 }
 
-/// The largest usage of a step that ends at `at`.
-#[derive(Debug, Clone, Copy)]
-struct Reading {
-    at: f64,
-    step: f64,
-    usage_bytes: u64,
-    limit_bytes: Option<u64>,
-}
-
 fn is_gap(last: &Reading, next: &Reading) -> bool {
-    next.at - last.at > last.step.max(next.step) * GAP_STEPS
-}
-
-/// Of each time the finest reading there is, the oldest first.
-fn finest(series: &[Series], end: Timestamp) -> Vec<Reading> {
-    let mut readings: Vec<Reading> = Vec::new();
-    for series in series {
-        let first = readings.first().copied();
-        let mut older = Vec::new();
-        for point in &series.points {
-            let mut reading = Reading {
-                at: before(point.time, end).min(0.0),
-                step: series.step_seconds,
-                usage_bytes: point.usage_bytes,
-                limit_bytes: point.effective_limit_bytes,
-            };
-            if let Some(first) = first {
-                let begins = first.at - first.step;
-                if reading.at - reading.step >= begins {
-                    break;
-                }
-                if reading.at > begins {
-                    // Its largest value is of the part that finer ones tell, or came before that.
-                    let inside = readings.iter().take_while(|finer| finer.at <= reading.at);
-                    let known = inside.map(|finer| finer.usage_bytes).max();
-                    if known >= Some(reading.usage_bytes) {
-                        break;
-                    }
-                    reading.at = begins;
-                }
-            }
-            older.push(reading);
-        }
-        older.append(&mut readings);
-        readings = older;
-    }
-    readings
+    let step = last.step_seconds.max(next.step_seconds);
+    before(next.time, last.time) > step * GAP_STEPS
 }
 
 fn of_readings(readings: Option<&History>, interval_seconds: f64, span: f64) -> Curve {
@@ -218,7 +177,7 @@ fn of_readings(readings: Option<&History>, interval_seconds: f64, span: f64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::records::Point;
+    use crate::api::records::{Point, Series};
     use crate::top::fixture::{MIB, details, leaking, time};
 
     fn opened() -> Details {
