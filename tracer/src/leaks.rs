@@ -123,7 +123,7 @@ struct Answer {
 struct Judged {
     /// There is a verdict.
     judged: usize,
-    /// Of these, those that grow as the young do: `--all` does not tell them either.
+    /// Of these, those that are young, or whose growth flattens: `--all` does not tell them either.
     warming: usize,
     /// Nothing can be said of them yet.
     young: usize,
@@ -280,15 +280,20 @@ fn none(args: &LeaksArgs, count: Judged) -> String {
         };
     }
     let mut text = match (judged, args.all) {
-        (1, true) if warming == 1 => "1 cgroup is judged, and only warms up".to_owned(),
+        (1, true) if warming == 1 => {
+            "1 cgroup is judged: it is young, or its growth flattens".to_owned()
+        }
         (1, true) => "1 cgroup is judged, and does not grow".to_owned(),
         (1, false) => "1 cgroup is judged, and does not leak".to_owned(),
         (_, true) => format!("{judged} cgroups are judged, and none grows"),
         (_, false) => format!("{judged} cgroups are judged, and none leaks"),
     };
     if args.all && judged > 1 && warming > 0 {
-        let warm = if warming == 1 { "warms" } else { "warm" };
-        text += &format!(" but {warming} that only {warm} up");
+        let (are, whose) = match warming {
+            1 => ("is", "its"),
+            _ => ("are", "their"),
+        };
+        text += &format!("; {warming} of them {are} young, or {whose} growth flattens");
     }
     if young > 0 {
         text += &format!("; {young} more {are} too young to judge");

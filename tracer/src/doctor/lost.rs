@@ -48,7 +48,9 @@ fn words(probe: &str) -> Option<&'static str> {
             "order, gfp flags and badness of OOM incidents; whose limit it was is found by counters"
         }
         "oom.signal" => "whether a victim was killed, and kills by systemd-oomd or earlyoom",
-        "oom.process_exit" => "when victims died; incidents are told after 10 s",
+        "oom.process_exit" => {
+            "when victims died and were reaped, for which no incident waits; in time the commands of new processes"
+        }
         "oom.reaped" => "when a victim's memory was reaped",
         "oom.command_exec" => "executables and command lines of victims",
         "oom.command_fork" => "executables and command lines of children that execute nothing",

@@ -127,12 +127,12 @@ fn what_warms_up_is_not_said_to_stand_still() {
     let all = Judged::count(states.into_iter());
     assert_eq!(
         none(&args(&["--all"]), all),
-        "2 cgroups are judged, and none grows but 1 that only warms up; 2 more are too young to judge"
+        "2 cgroups are judged, and none grows; 1 of them is young, or its growth flattens; 2 more are too young to judge"
     );
     let one = Judged::count([State::Warming].into_iter());
     assert_eq!(
         none(&args(&["--all"]), one),
-        "1 cgroup is judged, and only warms up"
+        "1 cgroup is judged: it is young, or its growth flattens"
     );
 }
 

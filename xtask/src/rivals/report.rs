@@ -121,9 +121,9 @@ fn kernel_count(truth: &Truth) -> String {
     let causes = [
         (
             twice,
-            "for the process chosen in a group kill, which it counts twice",
+            "for the processes chosen in group kills, which it may count twice",
         ),
-        (more - twice, "that are of none of the load's victims"),
+        (more - twice, "of none of the load's victims"),
     ];
     let causes = causes.iter().filter(|(count, _)| *count > 0);
     let causes: Vec<String> = causes
@@ -352,7 +352,7 @@ mod tests {
         let text = kernel_count(&truth);
         assert!(text.contains("rose by 9: 6 more, 2 for the"), "{text}");
         assert!(
-            text.contains("and 4 that are of none of the load's victims."),
+            text.contains("and 4 of none of the load's victims."),
             "{text}"
         );
     }

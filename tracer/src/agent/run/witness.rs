@@ -146,11 +146,16 @@ impl Agent {
 
     /// Whoever comes next knows until when this memtrace ran, whatever was counted since.
     pub(super) fn end_witness(&mut self) {
-        if let Some(saved) = self.witness.saved.take() {
-            self.save(KernelCount {
-                time: Timestamp::now(),
-                ..saved
-            });
+        self.save_time(SignedDuration::ZERO);
+    }
+
+    /// The time alone, if the one that is saved is that old.
+    fn save_time(&mut self, age: SignedDuration) {
+        let time = Timestamp::now();
+        let is_old = |saved: &&KernelCount| time.duration_since(saved.time).abs() >= age;
+        if let Some(saved) = self.witness.saved.as_ref().filter(is_old) {
+            let saved = saved.clone();
+            self.save(KernelCount { time, ..saved });
         }
     }
 
@@ -212,6 +217,8 @@ impl Agent {
         let is_explained = missed.is_empty() && self.witness.reconciler.is_settled();
         if is_explained && self.incidents.are_kept() {
             self.save_count(host_kills, host_at.from);
+        } else {
+            self.save_time(SAVE_AGAIN);
         }
         for missed in missed {
             self.tell_missed(missed)?;

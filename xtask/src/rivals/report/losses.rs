@@ -52,8 +52,11 @@ impl Column {
         }
     }
 
-    /// What memtrace does not tell at all counts as nothing.
+    /// As far as it is shown. What memtrace does not tell at all counts as nothing.
     fn is_better(&self, value: f64, own: Option<f64>) -> bool {
+        if own.is_some_and(|own| self.text(Some(own)) == self.text(Some(value))) {
+            return false;
+        }
         match self.best {
             Best::Highest => value > own.unwrap_or(0.0),
             Best::Lowest => own.is_some_and(|own| value < own),
@@ -146,10 +149,13 @@ pub fn tell(page: &mut String, run: &Run, costs: bool) -> Result<()> {
     };
     let costs = if costs { COSTS } else { &[] };
     let mut is_best = true;
-    for column in TOLD.iter().chain(costs) {
+    let columns = TOLD.iter().map(|column| (column, false));
+    for (column, is_cost) in columns.chain(costs.iter().map(|column| (column, true))) {
         let own = (column.value)(own_row, own_score);
         let better: Vec<String> = rest
             .iter()
+            // What ended too early cost nothing from then on.
+            .filter(|(row, _)| !is_cost || !row.died)
             .filter_map(|(row, score)| {
                 let value = (column.value)(row, score)?;
                 let is_better = column.is_better(value, own);

@@ -18,16 +18,15 @@ const MOST_VICTIMS: usize = 8;
 
 /// How much of what the victims had is behind the stacks, where that is not nearly all.
 pub fn part_sampled(stacks: &[StackRecord], victims: &[Victim]) -> Option<String> {
-    let whole = |stack: &StackRecord| {
-        let share = stack.share.filter(|share| *share > 0.0)?;
-        Some(stack.resident_bytes as f64 / share)
-    };
-    let sampled = stacks.iter().find_map(whole)?;
+    let share = |stack: &&StackRecord| stack.share.unwrap_or(0.0);
+    let largest = stacks.iter().max_by(|a, b| share(a).total_cmp(&share(b)))?;
+    let sampled = largest.resident_bytes as f64 / largest.share.filter(|share| *share > 0.0)?;
     let anon: Option<u64> = victims.iter().map(|victim| victim.anon_bytes).sum();
     let anon = anon.filter(|_| victims.len() <= MOST_VICTIMS)?;
     (sampled < WHOLE * anon as f64).then(|| {
         format!(
-            "About {} of {} anonymous was sampled: what a process touches in its first second is not.",
+            "About {} of {} anonymous was sampled: what a process touches in its first second is not, and what it \
+             had may have been looked at up to half a minute before.",
             size::bytes(sampled as u64),
             size::bytes(anon)
         )
