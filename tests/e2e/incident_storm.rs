@@ -201,7 +201,6 @@ fn an_agent_whose_reader_goes_away_in_the_storm_it_began_in_leaves_no_kill_untol
         .iter()
         .filter_map(|incident| incident["kernel_counts"]["missed"].as_u64())
         .sum();
-    ensure!(seen.len() < expected.len(), "the storm was over too early");
     assert_eq!(seen.len() as u64 + missed, expected.len() as u64);
     Ok(())
 }
