@@ -39,7 +39,8 @@ fn can_sample(agent: &Agent) -> bool {
     can
 }
 
-/// The first one, which must be the leak; it held between these many bytes.
+/// The first one, which must be the leak; all call paths that go through it held between these many bytes. A slow
+/// machine has several: what takes too long to unwind is cut, and counted.
 fn assert_first(stacks: &Value, pid: u32, least: u64, most: u64) -> Result<()> {
     let stacks = stacks.as_array().context("no stacks")?;
     let first = stacks.first().context("no stack at all")?;
@@ -47,12 +48,20 @@ fn assert_first(stacks: &Value, pid: u32, least: u64, most: u64) -> Result<()> {
     println!("{first}");
     ensure!(stack.has(LEAKING_FUNCTION), "{first}");
     assert_eq!(stack.pid, u64::from(pid), "{first}");
-    ensure!(first["share"].as_f64() > Some(0.9), "{stacks:?}");
-    let margin = STANDARD_ERRORS * stack.resident.error;
+    let (mut bytes, mut variance, mut share) = (0.0, 0.0, 0.0);
+    for told in stacks {
+        let one = Stack::of(told)?;
+        if one.has(LEAKING_FUNCTION) {
+            bytes += one.resident.bytes;
+            variance += one.resident.error.powi(2);
+            share += told["share"].as_f64().context("no share")?;
+        }
+    }
+    ensure!(share > 0.9, "{stacks:?}");
+    let margin = STANDARD_ERRORS * f64::sqrt(variance);
     ensure!(
-        stack.resident.bytes + margin >= least as f64
-            && stack.resident.bytes - margin <= most as f64,
-        "not {least} to {most}: {first}"
+        bytes + margin >= least as f64 && bytes - margin <= most as f64,
+        "not {least} to {most}: {stacks:?}"
     );
     ensure!(
         stack.growth.bytes > 2.0 * stack.growth.error,
