@@ -149,10 +149,7 @@ impl Actions {
         loop {
             let due = self.refusals.due();
             tokio::select! {
-                done = self.pool.done() => {
-                    let is_news = self.is_news(&done);
-                    return outcome(done, is_news);
-                }
+                done = self.pool.done() => return self.outcome(done),
                 () = sleep_until(due) => {
                     if let Some(untold) = self.refusals.take(Instant::now()) {
                         return number(&untold);
@@ -162,32 +159,25 @@ impl Actions {
         }
     }
 
-    /// A program that cannot be started fails at each event.
-    fn is_news(&mut self, done: &Done) -> bool {
-        match &done.ran.end {
+    fn outcome(&mut self, done: Done) -> Outcome {
+        let is_news = match &done.ran.end {
+            // A program that cannot be started fails at each event.
             End::NotStarted(error) => {
                 let why = format!("it could not be started: {error}");
                 let now = Instant::now();
                 self.refusals.is_told(&done.job.rule, &why, now, true)
             }
             _ => true,
-        }
+        };
+        outcome(done, is_news)
     }
 
     /// Lets what runs go on for `time`, then ends it.
     pub fn stop(&mut self, time: Duration) -> Vec<Outcome> {
-        let ended: Vec<Outcome> = self
-            .pool
-            .stop(Instant::now() + time)
-            .into_iter()
-            .map(|done| {
-                let is_news = self.is_news(&done);
-                outcome(done, is_news)
-            })
-            .collect();
-        let untold = self.refusals.rest();
-        let untold = untold.iter().map(number);
-        ended.into_iter().chain(untold).collect()
+        let ended = self.pool.stop(Instant::now() + time).into_iter();
+        let mut told: Vec<Outcome> = ended.map(|done| self.outcome(done)).collect();
+        told.extend(self.refusals.rest().iter().map(number));
+        told
     }
 
     /// Events that were not acted on, by cause.

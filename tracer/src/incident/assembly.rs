@@ -167,10 +167,7 @@ impl Assembler {
         let index = self.open.iter().position(due)?;
         let sees_deaths = self.facts.sees_deaths;
         let closed = self.open.remove(index);
-        closed.map(|mut open| {
-            let waited = sees_deaths && !open.is_given_up();
-            open.close(waited)
-        })
+        closed.map(|mut open| open.close(sees_deaths))
     }
 
     /// Everything under way, complete or not.

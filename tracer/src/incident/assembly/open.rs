@@ -211,10 +211,6 @@ impl Open {
         self.given_up = true;
     }
 
-    pub fn is_given_up(&self) -> bool {
-        self.given_up
-    }
-
     pub fn all_dead(&self) -> bool {
         self.ends.iter().all(|end| end.died_boot_ns.is_some())
     }
@@ -231,8 +227,9 @@ impl Open {
         }
     }
 
-    /// The incident with the ends of its victims. `waited`: who has none by now lives on.
+    /// The incident with the ends of its victims. `waited`: who has none by now lives on, unless it was given up.
     pub fn close(&mut self, waited: bool) -> Incident {
+        let waited = waited && !self.given_up;
         for (victim, end) in self.incident.victims.iter_mut().zip(&self.ends) {
             victim.died = end.died;
             victim.died_after_ns = end.died_boot_ns.map(|ns| ns.saturating_sub(end.marked_ns));

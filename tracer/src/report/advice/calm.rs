@@ -9,7 +9,6 @@ use crate::{analysis::State, size};
 impl List {
     /// Too little was seen for a verdict: what there is in its place.
     pub(super) fn look_again(&mut self, facts: &Facts) {
-        let mut known = Vec::new();
         if facts
             .details
             .as_ref()
@@ -18,6 +17,7 @@ impl List {
             self.say("It is gone, and too little was seen of it to say whether it leaked.");
             return;
         }
+        let mut known = Vec::new();
         if let Some(details) = &facts.details {
             let row = &details.row;
             match (trend(facts), row.growth_bytes_per_second) {
