@@ -24,6 +24,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, Result, bail};
 
+use crate::bench::machine::today;
 use crate::process::{self, progress};
 use crate::workspace::Workspace;
 use class::Class;
@@ -135,7 +136,12 @@ pub fn run(workspace: &Workspace, args: &Args) -> Result<()> {
             evaluate(args.seeds.0.clone(), &[], Conditions::Usual, &detectors),
             evaluate(args.seeds.first(half), &[], Conditions::Shifted, &detectors),
         ];
-        std::fs::write(path, report::document(&evaluations))
+        let commit = workspace.commit().unwrap_or_else(|| "unknown".to_owned());
+        let made = format!(
+            "{}, commit {commit}. The same seeds give the same figures again.",
+            today()?
+        );
+        std::fs::write(path, report::document(&made, &evaluations))
             .with_context(|| format!("cannot write {}", path.display()))?;
         progress(format!("wrote {}", path.display()));
         return Ok(());

@@ -46,9 +46,9 @@ It is a simulation, by authors who also wrote the analysis, and its mix of class
 shows the ranking, and where each rule breaks; a real fleet is different.
 ";
 
-/// The whole document.
-pub fn document(evaluations: &[Evaluation]) -> String {
-    let mut text = INTRODUCTION.to_owned();
+/// The whole document; `made` says when and of what.
+pub fn document(made: &str, evaluations: &[Evaluation]) -> String {
+    let mut text = format!("{INTRODUCTION}\n{made}\n");
     for evaluation in evaluations {
         section(&mut text, evaluation);
     }

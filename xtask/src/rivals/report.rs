@@ -27,8 +27,9 @@ pub fn page(host: Option<&Run>, machine: Option<&Run>) -> Result<String> {
     let mut page = String::from(
         "# Beside other tools\n\n\
          Made by `cargo xtask rivals`, which writes this file; every number is from the runs named here. One load\n\
-         runs while memtrace and what people use instead look on, all at the same time, each with its defaults.\n\
-         What the load did is known from the kernel's word to the parent of each process. Tools are Debian 12's.\n\
+         runs while memtrace and what people use instead look on, all at the same time, each with its defaults\n\
+         (memtrace with JSON on its output, and no API and no names of containers). What the load did is known from\n\
+         the kernel's word to the parent of each process. Tools are Debian 12's, `below` is from crates.io.\n\
          **–**: the tool does not tell that by design. The best number of a column is the highest of what a tool\n\
          tells, and the lowest of time, of false alarms and of cost; every other one is a loss. After the tables of a\n\
          part is each column in which memtrace loses.\n\n",

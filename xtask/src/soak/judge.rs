@@ -5,9 +5,9 @@ use super::resources::Sample;
 use super::told;
 
 /// Growth of memory that is no leak: the allocator's and the page cache's doing.
-const MEMORY_SLACK: f64 = 1.10;
+pub const MEMORY_SLACK: f64 = 1.10;
 /// Descriptors of one process or cgroup that is looked at in the moment.
-const COUNT_SLACK: u64 = 8;
+pub const COUNT_SLACK: u64 = 8;
 /// Faults of a process between its exec and its cgroup, and rounding of both counters.
 const FAULTS_SLACK: f64 = 0.01;
 

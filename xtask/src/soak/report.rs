@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 
 use super::Args;
-use super::judge::Judgement;
+use super::judge::{COUNT_SLACK, Judgement, MEMORY_SLACK};
 use super::resources::Sample;
 
 const ROWS: usize = 12;
@@ -18,10 +18,15 @@ pub fn page(args: &Args, place: &str, samples: &[Sample], judgement: &Judgement)
     writeln!(
         page,
         "`cargo xtask soak --minutes {} --per-second {}`: containers come and go beside one agent with the \
-         defaults.\nOne in twenty runs into its limit and is killed, one in four has four processes, the others \
-         touch 1 to 8 MiB; each lives\n2 to 32 seconds. The command fails when a level rises or a count is not the \
-         kernel's.\n",
-        args.minutes, args.per_second
+         defaults,\nbut for JSON on its output, and no API and no names of containers. One in twenty runs into its \
+         limit and is killed,\none in four has four processes, the others touch 1 to 8 MiB; each lives 2 to 32 \
+         seconds. The command fails when a count\nis not the kernel's, or when the median of a level rises from \
+         the second quarter to the last: memory and maps by more\nthan {:.0}%, descriptors and threads by more than \
+         {}.\n",
+        args.minutes,
+        args.per_second,
+        100.0 * (MEMORY_SLACK - 1.0),
+        COUNT_SLACK,
     )?;
     writeln!(page, "{place}\n")?;
     writeln!(page, "## What the agent held\n")?;
