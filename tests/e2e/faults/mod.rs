@@ -11,6 +11,7 @@ mod procfs;
 mod rings;
 mod state;
 mod suspended;
+mod types;
 
 /// Every so many rows of a table are tried: all of them, and few in an emulated machine, where each start of
 /// memtrace takes long.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use memtrace_tests::agent::{Agent, about, of_type};
+use memtrace_tests::agent::{Agent, about, number, of_type};
 use memtrace_tests::cgroup::Cgroup;
 use memtrace_tests::machine::MIB;
 use memtrace_tests::storm::Storm;
@@ -11,6 +11,9 @@ use memtrace_tests::workload::Workload;
 use nix::sys::signal::Signal;
 
 use super::suspended::all_accounted;
+
+/// Many times more samples of stacks than their ring holds.
+const TOUCHED: u64 = 1024 * MIB;
 
 #[test]
 fn kills_beyond_the_ring_are_told_as_missed() -> Result<()> {
@@ -49,5 +52,36 @@ fn a_cgroup_whose_making_was_lost_is_found_in_the_next_interval() -> Result<()> 
         of_type("self")(line) && line["lost"]["event_ring_full"].as_u64() > Some(0)
     })?;
     workload.success()?;
+    agent.stop().map(drop)
+}
+
+#[test]
+fn stacks_beyond_their_ring_are_counted_and_cost_no_fault_and_no_kill() -> Result<()> {
+    let agent = Agent::start(&["--stacks", "on"])?;
+    let mut storm = Storm::prepare(5, 2)?;
+    let cgroup = Cgroup::new("stacks-beyond")?;
+    let id = cgroup.id()?;
+    agent.wait_intervals(2)?;
+    agent.signal(Signal::SIGSTOP)?;
+    let mut workload = Workload::start(&cgroup, &["touch", "--bytes", &TOUCHED.to_string()])?;
+    workload.report()?;
+    let end = workload.success()?;
+    storm.begin()?;
+    let expected = storm.victims()?;
+    agent.signal(Signal::SIGCONT)?;
+    assert_eq!(all_accounted(&agent, &expected)?, 0, "missed");
+    storm.end()?;
+    let line = agent.wait_for("the end of the process", Duration::from_secs(15), |line| {
+        about("cgroup", id)(line) && line["exits"].as_u64() == Some(1)
+    })?;
+    let faults = number(&line, "exited_minor_faults")? + number(&line, "exited_major_faults")?;
+    ensure!(
+        faults.abs_diff(end.faults()) * 100 <= end.faults(),
+        "wait4 counted {}: {line}",
+        end.faults()
+    );
+    let own = agent.last(of_type("self")).context("no self line")?;
+    ensure!(own["lost"]["stack_ring_full"].as_u64() > Some(0), "{own}");
+    assert_eq!(own["lost"]["oom_ring_full"], 0, "{own}");
     agent.stop().map(drop)
 }
