@@ -1,8 +1,10 @@
 //! One export: splits it into requests, sends each, retries what may be retried.
 //!
-//! Owns chunking and the retry loop; `grpc` and `http` own their transport, `retry` the policy.
+//! Owns chunking and the retry loop; `grpc` and `http` own their transport, `retry` the policy, `censor` what may
+//! be told of a backend's words.
 //! Must not decide when to export, log, or keep a request after the call returns.
 
+mod censor;
 mod grpc;
 mod http;
 mod retry;
@@ -18,7 +20,7 @@ use tokio::time::Instant;
 use tonic::Status;
 
 use super::config::{Protocol, Target};
-use crate::host::escape;
+use censor::Censor;
 pub(super) use grpc::channel;
 pub(super) use http::{client as http_client, read as read_answer};
 pub(super) use retry::{Backoff, Verdict};
@@ -86,6 +88,7 @@ pub(super) struct Failure {
 /// Sends one signal to one endpoint. Needs a tokio runtime with I/O and time.
 pub struct Client<S: Signal> {
     transport: Transport<S>,
+    censor: Censor,
     timeout: Duration,
     /// Of the last attempt; `None`: it succeeded.
     failed: Mutex<Option<SendError>>,
@@ -108,6 +111,7 @@ impl<S: Signal> Client<S> {
         };
         Ok(Client {
             transport,
+            censor: Censor::new(&target.headers),
             timeout: target.timeout,
             failed: Mutex::default(),
         })
@@ -142,7 +146,7 @@ impl<S: Signal> Client<S> {
                 continue;
             }
             match self.send(request).await {
-                Ok(response) => delivery.count::<S>(items, response),
+                Ok(response) => delivery.count::<S>(items, response, &self.censor),
                 Err(failure) => {
                     // A backend that is down stays down for the rest; one that refuses this
                     // request may well take the next.
@@ -159,7 +163,7 @@ impl<S: Signal> Client<S> {
         let items = S::items(&request);
         let response = self.send(request).await?;
         let mut delivery = Delivery::default();
-        delivery.count::<S>(items, response);
+        delivery.count::<S>(items, response, &self.censor);
         Ok(delivery)
     }
 
@@ -207,8 +211,12 @@ impl<S: Signal> Client<S> {
 
     async fn attempt(&self, request: &Encoded<S>) -> Result<S::Response, Failure> {
         match (&self.transport, request) {
-            (Transport::Grpc(grpc), Encoded::Grpc(request)) => grpc.send(request.clone()).await,
-            (Transport::Http(http), Encoded::Http(body)) => http.send(body.clone()).await,
+            (Transport::Grpc(grpc), Encoded::Grpc(request)) => {
+                grpc.send(request.clone(), &self.censor).await
+            }
+            (Transport::Http(http), Encoded::Http(body)) => {
+                http.send(body.clone(), &self.censor).await
+            }
             // `send` encodes for its own transport.
             _ => Err(Failure {
                 error: SendError::Unreachable("request encoded for another transport".to_owned()),
@@ -237,19 +245,20 @@ pub enum Answer<'a> {
 }
 
 impl Delivery {
-    /// What becomes of a request of `items` that is answered so and not sent again.
+    /// What becomes of a request of `items` that is answered so and not sent again. It had no header.
     pub fn of_answer<S: Signal>(items: u64, answer: &Answer<'_>) -> Self {
+        let censor = Censor::default();
         let response = match answer {
             Answer::Http {
                 status,
                 headers,
                 body,
-            } => http::answered(*status, headers, body),
-            Answer::Grpc(status) => Err(grpc::failure(status, false)),
+            } => http::answered(*status, headers, body, &censor),
+            Answer::Grpc(status) => Err(grpc::failure(status, false, &censor)),
         };
         let mut delivery = Delivery::default();
         match response {
-            Ok(response) => delivery.count::<S>(items, response),
+            Ok(response) => delivery.count::<S>(items, response, &censor),
             Err(failure) => delivery.fail(items, failure),
         }
         delivery
@@ -261,13 +270,13 @@ impl Delivery {
         self.error = Some(failure.error);
     }
 
-    fn count<S: Signal>(&mut self, items: u64, response: S::Response) {
+    fn count<S: Signal>(&mut self, items: u64, response: S::Response, censor: &Censor) {
         let (rejected, message) = S::refused(response);
         let rejected = u64::try_from(rejected).unwrap_or(0).min(items);
         self.rejected += rejected;
         self.exported += items - rejected;
         if !message.is_empty() {
-            self.warning = Some(printable(&message));
+            self.warning = Some(censor.printable(&message));
         } else if rejected > 0 {
             self.warning = Some("no reason given".to_owned());
         }
@@ -297,14 +306,6 @@ fn requests<S: Split>(
     })
 }
 
-/// A backend's text made safe for a log: one line without runs of blanks, bounded.
-fn printable(text: &str) -> String {
-    const MAX_CHARS: usize = 200;
-    let safe = text.replace(char::is_control, " ");
-    let words: Vec<&str> = safe.split_whitespace().collect();
-    escape::again(&words.join(" "), MAX_CHARS)
-}
-
 fn reason(message: &str) -> String {
     match message {
         "" => String::new(),
@@ -323,14 +324,6 @@ mod tests {
         ExportLogsPartialSuccess, ExportLogsServiceResponse,
     };
     use opentelemetry_proto::tonic::metrics::v1::ResourceMetrics;
-
-    #[test]
-    fn what_a_backend_says_cannot_turn_the_line_around() {
-        assert_eq!(
-            printable("a\u{202e}b\n\u{200b}c\x1b[2J"),
-            r"a\xe2\x80\xaeb \xe2\x80\x8bc [2J"
-        );
-    }
 
     #[test]
     fn requests_stay_under_the_limit_and_lose_nothing() {
@@ -370,6 +363,7 @@ mod tests {
             ExportLogsServiceResponse {
                 partial_success: Some(partial),
             },
+            &Censor::default(),
         );
         assert_eq!(
             (delivery.exported, delivery.rejected, delivery.failed),

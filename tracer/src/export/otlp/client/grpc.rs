@@ -9,7 +9,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 
 use super::signal::Signal;
-use super::{ClientError, Failure, SendError, Verdict, printable, retry, tls};
+use super::{Censor, ClientError, Failure, SendError, Verdict, retry, tls};
 use crate::export::otlp::config::{Compression, Target};
 
 pub(super) struct Grpc<S: Signal> {
@@ -33,12 +33,16 @@ impl<S: Signal> Grpc<S> {
         })
     }
 
-    pub(super) async fn send(&self, request: S::Request) -> Result<S::Response, Failure> {
+    pub(super) async fn send(
+        &self,
+        request: S::Request,
+        censor: &Censor,
+    ) -> Result<S::Response, Failure> {
         let mut request = tonic::Request::new(request);
         *request.metadata_mut() = self.metadata.clone();
         match S::call(&self.service, request).await {
             Ok(response) => Ok(response.into_inner()),
-            Err(status) => Err(failure(&status, self.anonymous)),
+            Err(status) => Err(failure(&status, self.anonymous, censor)),
         }
     }
 }
@@ -60,13 +64,13 @@ pub(in crate::export::otlp) fn channel(target: &Target) -> Result<Channel, Clien
     Ok(endpoint.connect_lazy())
 }
 
-pub(super) fn failure(status: &tonic::Status, anonymous: bool) -> Failure {
+pub(super) fn failure(status: &tonic::Status, anonymous: bool, censor: &Censor) -> Failure {
     let retry_after = status
         .get_details_retry_info()
         .and_then(|info| info.retry_delay);
-    let message = printable(status.message());
+    let message = censor.printable(status.message());
     let name = format!("{:?}", status.code());
-    let error = match (status.code(), innermost(status)) {
+    let error = match (status.code(), innermost(status, censor)) {
         (Code::Unimplemented, _) => SendError::NotServed {
             status: name,
             message,
@@ -98,10 +102,10 @@ pub(super) fn failure(status: &tonic::Status, anonymous: bool) -> Failure {
 }
 
 /// The cause that an operator can act on: "connection refused", an unknown issuer.
-fn innermost(status: &tonic::Status) -> Option<String> {
+fn innermost(status: &tonic::Status, censor: &Censor) -> Option<String> {
     let mut cause = status.source()?;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    Some(printable(&cause.to_string()))
+    Some(censor.printable(&cause.to_string()))
 }

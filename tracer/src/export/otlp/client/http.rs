@@ -9,7 +9,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use prost::Message;
 
-use super::{ClientError, Failure, SendError, Verdict, printable, retry, tls};
+use super::{Censor, ClientError, Failure, SendError, Verdict, retry, tls};
 use crate::export::otlp::config::{Compression, Target};
 
 pub(super) const USER_AGENT: &str = concat!("memtrace/", env!("CARGO_PKG_VERSION"));
@@ -65,7 +65,11 @@ impl Http {
         Ok(Bytes::from(body))
     }
 
-    pub(super) async fn send<Response>(&self, body: Bytes) -> Result<Response, Failure>
+    pub(super) async fn send<Response>(
+        &self,
+        body: Bytes,
+        censor: &Censor,
+    ) -> Result<Response, Failure>
     where
         Response: Message + Default,
     {
@@ -74,9 +78,12 @@ impl Http {
             .post(&self.url)
             .headers(self.headers.clone())
             .body(body);
-        let mut response = request.send().await.map_err(|error| unreachable(&error))?;
+        let mut response = request
+            .send()
+            .await
+            .map_err(|error| unreachable(&error, censor))?;
         let body = read(&mut response).await.unwrap_or_default();
-        answered(response.status(), response.headers(), &body)
+        answered(response.status(), response.headers(), &body, censor)
     }
 }
 
@@ -85,6 +92,7 @@ pub(super) fn answered<Response>(
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
+    censor: &Censor,
 ) -> Result<Response, Failure>
 where
     Response: Message + Default,
@@ -97,7 +105,7 @@ where
         .get(RETRY_AFTER)
         .and_then(|value| value.to_str().ok());
     let verdict = retry::http(status.as_u16(), retry_after);
-    let message = message(headers, body);
+    let message = message(headers, body, censor);
     let status_text = status.to_string();
     let error = match status.as_u16() {
         404 => SendError::NotServed {
@@ -113,7 +121,7 @@ where
 }
 
 /// Why the backend refuses, by its answer; of what is no text only how much it is.
-fn message(headers: &HeaderMap, body: &[u8]) -> String {
+fn message(headers: &HeaderMap, body: &[u8], censor: &Censor) -> String {
     let header = |name| {
         let value = headers
             .get(name)
@@ -129,13 +137,14 @@ fn message(headers: &HeaderMap, body: &[u8]) -> String {
         .then(|| tonic_types::Status::decode(body).ok())
         .flatten();
     if let Some(status) = stated {
-        return printable(&status.message);
+        return censor.printable(&status.message);
     }
     let may_be_text = kind.is_empty()
         || kind.starts_with("text/")
         || ["json", "xml"].iter().any(|end| kind.ends_with(end));
     match text(body).filter(|_| is_plain && may_be_text) {
-        Some(text) => printable(text),
+        Some(text) if body.len() >= MAX_ANSWER_BYTES => censor.printable_start(text),
+        Some(text) => censor.printable(text),
         None => format!("({} bytes that are no text)", body.len()),
     }
 }
@@ -189,7 +198,7 @@ pub(in crate::export::otlp) async fn read(
     Ok(answer)
 }
 
-fn unreachable(error: &reqwest::Error) -> Failure {
+fn unreachable(error: &reqwest::Error, censor: &Censor) -> Failure {
     // The innermost cause is the one an operator can act on, "connection refused" for example.
     let mut cause: &dyn Error = error;
     while let Some(inner) = cause.source() {
@@ -200,7 +209,7 @@ fn unreachable(error: &reqwest::Error) -> Failure {
     } else {
         Verdict::Retry
     };
-    let mut text = printable(&cause.to_string());
+    let mut text = censor.printable(&cause.to_string());
     // What hyper says of an answer in HTTP/2.
     if text.contains("invalid HTTP") {
         text.push_str(" (does it speak gRPC? then --otlp-protocol grpc)");
@@ -222,7 +231,7 @@ mod tests {
                 headers.insert(name, HeaderValue::from_static(value));
             }
         }
-        message(&headers, body)
+        message(&headers, body, &Censor::default())
     }
 
     #[test]
@@ -241,6 +250,16 @@ mod tests {
         let long = "long ".repeat(1000);
         let told = told("text/plain", "", long.as_bytes());
         assert_eq!(told.chars().count(), 200);
+    }
+
+    #[test]
+    fn a_header_cut_off_at_the_end_of_what_is_read_is_not_told() {
+        let sent = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("S3CR3Ttoken"))]);
+        let mut body = b"denied".to_vec();
+        body.resize(MAX_ANSWER_BYTES - 6, b' ');
+        body.extend_from_slice(b"S3CR3T");
+        let told = message(&HeaderMap::new(), &body, &Censor::new(&sent));
+        assert_eq!(told, "denied");
     }
 
     #[test]

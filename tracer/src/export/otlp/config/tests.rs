@@ -253,6 +253,50 @@ fn refusals_name_the_source_and_the_remedy() {
 }
 
 #[test]
+fn a_url_that_may_hold_credentials_is_refused_and_not_repeated() {
+    for endpoint in [
+        "http://S3CR3T@h:1",
+        "http://u:S3CR3T@h:1",
+        "http://u:a/S3CR3T@h:1",
+        "http://u:S3CR3T?x@localhost:1",
+        "http://u:S3CR3T#x@localhost:1",
+        "http://u:1/S3CR3T@h@i:1",
+        "http://h:4318/?S3CR3T=a@b",
+        "http://u:S3CR3T",
+        "http://localhost:S3CR3T",
+    ] {
+        for protocol in ["grpc", "http/protobuf"] {
+            let flags = OtlpFlags {
+                protocol: Some(protocol.to_owned()),
+                ..endpoint_flag(endpoint)
+            };
+            let error = resolve(&flags, &[]).expect_err(endpoint).to_string();
+            assert!(error.starts_with("--otlp-endpoint: "), "{error}");
+            assert!(!error.contains("S3CR3T"), "{error}");
+            let has_user = endpoint.contains('@');
+            assert_eq!(error.contains("credentials"), has_user, "{error}");
+        }
+    }
+    let accepted = metrics(&endpoint_flag("http://h/a%40b/@c"), &[]);
+    assert_eq!(accepted.endpoint, "http://h/a%40b/@c/v1/metrics");
+}
+
+#[test]
+fn a_port_that_is_none_is_refused() {
+    for endpoint in ["http://h:PORT", "http://h:99999", "http://[::1]:x"] {
+        let error = resolve(&endpoint_flag(endpoint), &[])
+            .expect_err(endpoint)
+            .to_string();
+        assert!(error.contains("a number up to 65535"), "{error}");
+    }
+    for endpoint in ["http://[::1]", "http://[::1]:65535", "http://h"] {
+        let target = metrics(&endpoint_flag(endpoint), &[]);
+        let url = format!("{endpoint}/v1/metrics");
+        assert_eq!(target.endpoint.to_string(), url);
+    }
+}
+
+#[test]
 fn profiles_are_sent_only_where_they_are_asked_for() {
     let everything = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318")];
     let flags = OtlpFlags::default();

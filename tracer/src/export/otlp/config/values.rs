@@ -55,24 +55,46 @@ fn parse(name: &str, url: &str, example: &'static str) -> Result<Uri, ConfigErro
         reason,
         example,
     };
+    if may_hold_credentials(url) {
+        return Err(invalid(
+            "credentials belong in the headers, not in the URL; elsewhere an '@' is written %40"
+                .to_owned(),
+        ));
+    }
     let uri: Uri = url
         .parse()
         .map_err(|error: http::uri::InvalidUri| invalid(error.to_string()))?;
     if uri.host().is_none_or(str::is_empty) {
         return Err(invalid("it has no host".to_owned()));
     }
-    if uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'))
-    {
+    if !has_usable_port(&uri) {
         return Err(invalid(
-            "credentials belong in the headers, not in the URL".to_owned(),
+            "what follows the ':' behind its host is no port, a number up to 65535".to_owned(),
         ));
     }
     match uri.scheme_str() {
         Some("http" | "https") => Ok(uri),
         _ => Err(invalid("the scheme is neither http nor https".to_owned())),
     }
+}
+
+/// Whether what is before an `@` may be a password. One with a `/`, `?` or `#` ends the authority for a parser, and
+/// would be told as the path.
+fn may_hold_credentials(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.contains('@')
+        || rest
+            .rsplit_once('@')
+            .is_some_and(|(before, _)| before.contains(':'))
+}
+
+/// `Uri` takes any text for a port, and then has none.
+fn has_usable_port(uri: &Uri) -> bool {
+    let Some(authority) = uri.authority() else {
+        return true;
+    };
+    authority.as_str() == authority.host() || authority.port_u16().is_some()
 }
 
 /// A header list; every value is marked sensitive.
