@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::{
     export::console::incident::{line, list, report, shown},
-    host::pattern::cgroup_glob,
+    host::{escape, pattern::cgroup_glob},
     identity::{
         names::Names,
         pod_name::{self, PodName},
@@ -219,8 +219,9 @@ fn tell(
 }
 
 fn json(incident: &Incident, out: &mut impl Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, incident)?;
-    out.write_all(b"\n")
+    let text = serde_json::to_string(incident)?;
+    // Who can write to the store chooses what its records hold.
+    writeln!(out, "{}", escape::json(&text))
 }
 
 fn remark(

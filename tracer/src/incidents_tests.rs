@@ -143,6 +143,23 @@ fn json_is_one_incident_a_line() {
 }
 
 #[test]
+fn json_of_a_forged_record_holds_no_character_that_a_terminal_obeys() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path(), StoreLimits::default()).unwrap();
+    let cgroup = "/a\u{9b}2Jb\u{202e}c\u{2066}d\u{200f}e\u{61c}f\u{85}";
+    store.write(Arc::new(incident("aa-1", Kind::CgroupOom, cgroup, 1)));
+    assert_eq!(store.close(Duration::from_secs(30)).written, 1);
+    for line in [&["--json"][..], &["show", "aa-1", "--json"]] {
+        let (out, _) = told(dir.path(), line).unwrap();
+        let mut hidden = cgroup.chars().filter(|character| !character.is_ascii());
+        assert!(hidden.all(|character| !out.contains(character)), "{out:?}");
+        assert!(out.contains(r"/a\u009b2Jb\u202ec\u2066d"), "{out:?}");
+        let read: Incident = serde_json::from_str(&out).unwrap();
+        assert_eq!(read.charged.unwrap().cgroup.as_deref(), Some(cgroup));
+    }
+}
+
+#[test]
 fn the_beginning_of_an_id_is_enough_if_it_is_unique() {
     let dir = store();
     for id in ["ab", "ab-2"] {

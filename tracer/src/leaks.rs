@@ -17,7 +17,10 @@ use crate::{
     },
     cli::SocketArgs,
     export::console::incident::shown,
-    host::pattern::{as_written, cgroup_glob},
+    host::{
+        escape,
+        pattern::{as_written, cgroup_glob},
+    },
     identity::pod_name::{self, PodName},
     incidents::Screen,
     moment::Zone,
@@ -207,8 +210,7 @@ fn tell(
     let leaks = &answer.leaks.items;
     for (at, leak) in leaks.iter().enumerate() {
         if args.json {
-            serde_json::to_writer(&mut *out, leak)?;
-            writeln!(out)?;
+            writeln!(out, "{}", escape::json(&serde_json::to_string(leak)?))?;
             continue;
         }
         if at > 0 {

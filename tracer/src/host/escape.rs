@@ -3,6 +3,8 @@
 //! Owns the escaping rules; anyone who can start a process chooses such names. Must not be used to
 //! make paths for opening files.
 
+use std::borrow::Cow;
+
 /// `bytes` as at most `most_chars` characters, `…` last when something was cut.
 ///
 /// Control characters, characters that hide or reorder text, and invalid UTF-8 become `\n`, `\t`,
@@ -51,6 +53,26 @@ pub fn again(text: &str, most_chars: usize) -> String {
         Some((at, _)) => joined.get(..at).unwrap_or_default().to_owned() + "…",
         None => joined,
     }
+}
+
+/// JSON without control and deceiving characters of its own, the same to a parser: they can only stand in strings,
+/// where they become `\uXXXX`. Those below a space are escaped already, or lay it out.
+pub fn json(text: &str) -> Cow<'_, str> {
+    let hides = |character: char| matches!(character, '\u{7f}'..='\u{9f}') || deceives(character);
+    if !text.contains(hides) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if hides(character) {
+            for unit in character.encode_utf16(&mut [0; 2]).iter() {
+                shown.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            shown.push(character);
+        }
+    }
+    Cow::Owned(shown)
 }
 
 struct Shown {
@@ -149,6 +171,20 @@ mod tests {
             r"a\x1b[31m\xe2\x80\xaeb\n"
         );
         assert_eq!(again("日本語", 2), "日…");
+    }
+
+    #[test]
+    fn json_hides_nothing_and_says_the_same() {
+        let hidden = "\u{7f}\u{80}\u{9b}31m\u{9f}\u{61c}\u{200e}\u{200f}\u{202a}\u{202e}\u{2066}\u{2069}\u{e0041}\n\\";
+        let text = serde_json::to_string_pretty(&[hidden]).unwrap();
+        let shown = json(&text);
+        assert!(shown.is_ascii(), "{shown}");
+        assert!(shown.contains(r"\u007f\u0080\u009b31m"), "{shown}");
+        assert!(shown.contains(r"\u202e"), "{shown}");
+        let read: Vec<String> = serde_json::from_str(&shown).unwrap();
+        assert_eq!(read, [hidden]);
+        let plain = "{\n  \"größe\": \"日本 \\\\ \\u001b\"\n}";
+        assert_eq!(json(plain), plain);
     }
 
     #[test]

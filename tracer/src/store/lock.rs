@@ -10,7 +10,9 @@ use std::{
     path::Path,
 };
 
-use super::StoreError;
+use nix::unistd::geteuid;
+
+use super::{StoreError, owners};
 
 const NAME: &str = "agent.lock";
 /// Longest that is read: a process id has 10 digits at most.
@@ -25,17 +27,21 @@ pub struct StateLock {
 
 impl StateLock {
     /// Takes the directory, made if it is not there. One that cannot be locked, because it is read-only,
-    /// full or of a file system without locks, is gone on with and warned of: tracing matters more.
+    /// full or of a file system without locks, is gone on with and warned of, and so is one that others may
+    /// write to: tracing matters more.
     ///
     /// # Errors
     /// [`StoreError::InUse`]: another agent has it.
     pub fn take(state_dir: &Path) -> Result<Self, StoreError> {
         let path = state_dir.join(NAME);
-        let opened = DirBuilder::new()
+        let made = DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(state_dir)
-            .and_then(|()| open(&path));
+            .create(state_dir);
+        if let Some(warning) = owners::warning(state_dir, geteuid().as_raw()) {
+            log::warn!("{warning}");
+        }
+        let opened = made.and_then(|()| open(&path));
         let unlocked = |action, source| {
             let error = StoreError::io(action, &path, source);
             log::warn!("whether another memtrace uses the same --state-dir is not known: {error}");

@@ -5,6 +5,7 @@
 //! none prunes or repairs what another writes, where the lock on the directory cannot be had.
 //!
 //! - `lock`: one agent to a state directory.
+//! - `owners`: warns of a state directory that others may write to.
 //! - `directory`: opens, lists, creates and removes segments, and follows no symbolic link.
 //! - `segment`: one record is one `write(2)`; what a crash tore is cut off.
 //! - `prune`: the caps on size and age.
@@ -25,6 +26,7 @@ pub mod growth;
 pub mod index;
 mod kernel_count;
 mod lock;
+mod owners;
 mod prune;
 mod queue;
 mod reader;
