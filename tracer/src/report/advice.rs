@@ -3,8 +3,8 @@
 //! Commands hold only what is safe in a shell: a name with any other character leaves the command out.
 
 mod calm;
+mod restarts;
 
-use jiff::SignedDuration;
 use serde::Serialize;
 
 use crate::{
@@ -28,9 +28,6 @@ pub struct Advice {
     pub command: Option<String>,
 }
 
-/// Kills within that time that are a loop.
-const LOOP: SignedDuration = SignedDuration::from_hours(1);
-const LOOP_KILLS: usize = 3;
 /// Share of the limit that stays free with the limit that is named.
 const ROOM: f64 = 0.2;
 /// Share of the limit that could not be reclaimed, from which on the limit itself was too low.
@@ -46,7 +43,7 @@ pub fn advice(facts: &Facts) -> Vec<Advice> {
     if let Some(leak) = facts.leak().filter(|leak| leak.state.is_leak()) {
         list.leak(facts, leak);
     }
-    if let Some(incident) = facts.incident().filter(|one| facts.is_told(one.time)) {
+    if let Some(incident) = facts.incident().filter(|one| facts.tells(one)) {
         list.incident(facts, incident);
     }
     list.restart_loop(facts);
@@ -148,10 +145,7 @@ impl List {
                 "A user-space OOM killer chose it, not the kernel: look at its thresholds before you \
                  change a limit.",
             ),
-            Kind::Stall => self.say(
-                "It was pinned at its limit in reclaim, which is slow and not killed: raise memory.high or \
-                 the limit, or make it need less.",
-            ),
+            Kind::Stall => self.say(stall(incident)),
             Kind::MissedKills => self.with(
                 "memtrace saw not all of the kills: run it as a service, so that the next is recorded.",
                 Some("sudo systemctl enable --now memtrace".into()),
@@ -175,6 +169,9 @@ impl List {
     /// At the limit of a cgroup.
     fn limit(&mut self, facts: &Facts, incident: &Incident, has_leak: bool) {
         let Some(charged) = &incident.charged else {
+            self.say(
+                "Which limit was reached is not known here: look at that of its cgroup, and of those above.",
+            );
             return;
         };
         let own = incident.victims.first().and_then(|victim| victim.cgroup_id);
@@ -244,26 +241,6 @@ impl List {
              came in a burst, bound what it does at once (batch, concurrency, request size); if it grows \
              again after the restart, record which code holds it while it does: memtrace record --help",
         );
-    }
-
-    fn restart_loop(&mut self, facts: &Facts) {
-        let kills: Vec<_> = facts
-            .incidents
-            .iter()
-            .filter(|incident| incident.kind.is_kernel_kill())
-            .map(|incident| incident.time)
-            .collect();
-        let in_loop = kills.windows(LOOP_KILLS).next_back().and_then(|last| {
-            let over = last.last()?.duration_since(*last.first()?);
-            (over <= LOOP).then_some(over)
-        });
-        if let Some(over) = in_loop {
-            self.say(format!(
-                "A restart loop: the last {LOOP_KILLS} kills came within {} min. Each start reaches the \
-                 limit again, so restarting does not help: raise the limit for now, or take load off.",
-                over.as_mins().saturating_add(1)
-            ));
-        }
     }
 
     /// What looks like growth and is none, and what is merely full.
@@ -361,6 +338,28 @@ impl List {
             ),
             _ if kill || leak => self.with("Compare request and limit with the graph.", Some(limits)),
             _ => {}
+        }
+    }
+}
+
+/// As the meaning of the incident has it. Only cgroup v2 has `memory.high`.
+fn stall(incident: &Incident) -> &'static str {
+    match &incident.stall {
+        Some(stall) if stall.ended_by_kill => {
+            "It was pinned in reclaim until the kernel killed, which is an incident of its own: raise the \
+             limit, or make it need less."
+        }
+        Some(stall) if stall.oom_disabled => {
+            "Its OOM killer is switched off (memory.oom_control): raise the limit, end a process, or \
+             switch it on."
+        }
+        Some(stall) if stall.at_high => {
+            "It was pinned at memory.high in reclaim, which is slow and not killed: raise or remove \
+             memory.high, or make it need less."
+        }
+        _ => {
+            "It was pinned at its limit in reclaim, which is slow and not killed: raise the limit, or make \
+             it need less."
         }
     }
 }

@@ -74,19 +74,108 @@ fn page_cache_is_no_leak_and_a_full_container_is_told_its_numbers() {
     );
 }
 
+/// As many kills, ten minutes apart, each changed by its number.
+fn kills(count: i64, change: impl Fn(i64, &mut Incident)) -> Facts {
+    let mut facts = stored();
+    let first = facts.incidents.remove(0);
+    for at in 0..count {
+        let mut kill = first.clone();
+        if at > 0 {
+            kill.id = format!("again-{at}");
+        }
+        kill.time = first.time + SignedDuration::from_mins(10 * at);
+        change(at, &mut kill);
+        facts.incidents.push(kill);
+    }
+    facts
+}
+
 #[test]
 fn kills_in_a_row_are_a_restart_loop() {
+    let text = said(&kills(3, |_, _| {}));
+    let told = "the last 3 kills of /usr/bin/python3.11 came within 21 min";
+    assert!(text.contains(told), "{text}");
+    assert!(!said(&kills(2, |_, _| {})).contains("loop"));
+}
+
+#[test]
+fn kills_of_several_programs_or_at_several_limits_are_no_restart_loop() {
+    let programs = kills(3, |at, kill| {
+        kill.victims[0].executable = Some(format!("/bin/{at}"));
+    });
+    assert!(!said(&programs).contains("loop"));
+    let names = kills(3, |at, kill| {
+        kill.victims[0].executable = None;
+        kill.victims[0].comm = Some(format!("part-{at}"));
+    });
+    assert!(!said(&names).contains("loop"));
+    let limits = kills(3, |at, kill| {
+        kill.charged.as_mut().unwrap().cgroup = Some(format!("/limit-{at}"));
+    });
+    assert!(!said(&limits).contains("loop"));
+    let no_limit = kills(3, |_, kill| {
+        kill.kind = Kind::GlobalOom;
+        kill.charged = None;
+    });
+    assert!(!said(&no_limit).contains("loop"));
+}
+
+#[test]
+fn a_restart_loop_counts_the_kills_that_are_alike() {
+    let other = |at: i64, kill: &mut Incident| {
+        if at == 1 || at == 4 {
+            kill.victims[0].executable = Some("/bin/other".into());
+        }
+    };
+    let text = said(&kills(5, other));
+    let told = "the last 3 kills of /usr/bin/python3.11 came within 31 min";
+    assert!(text.contains(told), "{text}");
+    assert!(!said(&kills(3, other)).contains("loop"));
+    let by_name = kills(3, |_, kill| kill.victims[0].executable = None);
+    assert!(said(&by_name).contains("the last 3 kills of python3 came"));
+}
+
+#[test]
+fn a_stall_is_met_as_its_meaning_says() {
+    let told = |oom_disabled, at_high, ended_by_kill: bool| {
+        let mut facts = stored();
+        let incident = &mut facts.incidents[0];
+        incident.kind = Kind::Stall;
+        incident.victims.clear();
+        incident.stall = Some(crate::incident::record::Stall {
+            duration_ms: 45_000,
+            stalled_ns: None,
+            oom_disabled,
+            at_high,
+            ongoing: !ended_by_kill,
+            ended_by_kill,
+        });
+        let meaning = crate::incident::meaning::meaning(incident).consequence;
+        (advice(&facts).remove(0).text, meaning)
+    };
+    let (disabled, meaning) = told(true, false, false);
+    assert!(
+        disabled.contains("OOM killer is switched off"),
+        "{disabled}"
+    );
+    assert!(meaning.contains(&disabled), "{meaning}");
+    let (at_limit, _) = told(false, false, false);
+    assert!(at_limit.contains("raise the limit"), "{at_limit}");
+    assert!(!at_limit.contains("memory.high"), "{at_limit}");
+    let (at_high, _) = told(false, true, false);
+    assert!(at_high.contains("raise or remove memory.high"), "{at_high}");
+    let (killed, _) = told(true, false, true);
+    assert!(killed.contains("until the kernel killed"), "{killed}");
+    assert!(!killed.contains("switched off"), "{killed}");
+}
+
+#[test]
+fn a_kill_at_a_limit_that_is_not_known_is_no_calm() {
     let mut facts = stored();
-    let first = facts.incidents[0].clone();
-    for minutes in [10, 20] {
-        let mut again = first.clone();
-        again.id = format!("again-{minutes}");
-        again.time = first.time + SignedDuration::from_mins(minutes);
-        facts.incidents.push(again);
-    }
-    assert!(said(&facts).contains("the last 3 kills came within 21 min"));
-    facts.incidents.pop();
-    assert!(!said(&facts).contains("loop"));
+    facts.incidents[0].charged = None;
+    let text = said(&facts);
+    assert!(text.contains("limit was reached is not known"), "{text}");
+    assert!(!text.contains("nothing was killed"), "{text}");
 }
 
 #[test]
@@ -162,6 +251,33 @@ fn where_all_is_well_that_is_said() {
     not_judged.details.as_mut().unwrap().leak = None;
     let text = said(&not_judged);
     assert!(text.contains("is not judged"), "{text}");
+}
+
+#[test]
+fn that_nothing_was_killed_is_said_of_the_time_that_is_told() {
+    let mut facts = calm(State::Healthy);
+    facts.incidents = stored().incidents;
+    facts.since = Some(facts.made - SignedDuration::from_mins(25));
+    // What there is to do for a pod is more than calm.
+    facts.details.as_mut().unwrap().names = None;
+    let check = |facts: &Facts| {
+        let text = said(facts);
+        let told = "othing was killed in the time that is told";
+        assert!(text.contains(told), "{text}");
+        assert!(
+            text.contains("1 incident before that time is not told"),
+            "{text}"
+        );
+    };
+    check(&facts);
+    leak_of(&mut facts).state = State::Warming;
+    check(&facts);
+    facts.details.as_mut().unwrap().leak = None;
+    check(&facts);
+    facts.details.as_mut().unwrap().timeline = live().details.unwrap().timeline;
+    check(&facts);
+    facts.since = None;
+    assert!(!said(&facts).contains("othing was killed"));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use crate::{
     api::client::ClientError,
     cli::SocketArgs,
-    host::pattern::cgroup_glob,
+    host::{escape, pattern::cgroup_glob},
     identity::pod_name::{self, PodName},
     moment::{self, Moment, Zone},
     store::StoreError,
@@ -58,7 +58,8 @@ pub struct ReportArgs {
     #[arg(long, value_enum)]
     pub format: Option<Format>,
 
-    /// Tell nothing before that: 30m, 2h, 7d ago, or a time like 2026-11-21T07:00:00Z
+    /// Tell nothing before that, but for the incident that is named by its id: 30m, 2h, 7d
+    /// ago, or a time like 2026-11-21T07:00:00Z
     #[arg(long, value_name = "TIME", value_parser = moment::parse)]
     pub since: Option<Moment>,
 
@@ -198,7 +199,7 @@ pub fn run(
     let text = match format {
         Format::Html => html::page(&report, &zone),
         Format::Md => markdown::text(&report, &zone),
-        Format::Json => serde_json::to_string_pretty(&report)? + "\n",
+        Format::Json => escape::json(&serde_json::to_string_pretty(&report)?).into_owned() + "\n",
     };
     if let Some(path) = &args.output {
         return fs::write(path, text).map_err(|source| ReportError::File {

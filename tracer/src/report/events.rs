@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
+    analysis::State,
     api::records::{Mark, MarkKind},
     export::console::{
         incident::{self, shown},
@@ -14,12 +15,15 @@ use crate::{
     size,
 };
 
-use super::facts::Facts;
+use super::facts::{Facts, RECLAIMED_AFTER_KILL};
 
 /// Told, the newest.
 const MOST_EVENTS: usize = 200;
 /// Victims whose end is told of one incident.
 const MOST_VICTIMS: usize = 5;
+/// How the marks of verdicts begin: a mark has no more than its text.
+const LEAK: &str = "leak ";
+const NO_LEAK: &str = "no leak any more in ";
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -73,7 +77,7 @@ pub fn events(facts: &Facts, zone: &Zone) -> Events {
         .map(|mark| Event {
             time: mark.time,
             kind: mark.kind,
-            text: shown(&mark.text),
+            text: shown(&ended_by_kill(facts, marks, mark).unwrap_or_else(|| mark.text.clone())),
             evidence: Vec::new(),
             incident: mark.incident.clone(),
         })
@@ -86,7 +90,10 @@ pub fn events(facts: &Facts, zone: &Zone) -> Events {
         }
     }
     all.extend(growth(facts, marks, zone));
-    all.retain(|event| facts.is_told(event.time));
+    all.retain(|event| {
+        let id = event.incident.as_deref();
+        id.is_some_and(|id| facts.is_asked(id)) || facts.is_told(event.time)
+    });
     all.sort_by_key(|event| event.time);
     all.dedup();
     let forgotten = facts.timeline().map_or(0, |known| known.marks_left_out);
@@ -96,6 +103,40 @@ pub fn events(facts: &Facts, zone: &Zone) -> Events {
         told: all,
         left_out: forgotten.saturating_add(over as u64),
     }
+}
+
+/// In place of the mark of a leak that is reclaimed, where a kill freed what grew: nothing was given back.
+fn ended_by_kill(facts: &Facts, marks: &[Mark], mark: &Mark) -> Option<String> {
+    if mark.kind != MarkKind::Verdict || !mark.text.starts_with(NO_LEAK) {
+        return None;
+    }
+    let begin = mark.text.strip_suffix(State::Reclaimed.name())?;
+    let leak = marks
+        .iter()
+        .filter(|one| one.kind == MarkKind::Verdict && one.text.starts_with(LEAK))
+        .filter(|one| one.time <= mark.time)
+        .max_by_key(|one| one.time);
+    let kills = facts.incidents.iter().filter(|one| {
+        one.kind.is_kernel_kill()
+            && one.time <= mark.time
+            && leak.is_none_or(|leak| one.time >= leak.time)
+            && mark.time.duration_since(one.time) <= RECLAIMED_AFTER_KILL
+    });
+    let kills: Vec<&Incident> = kills.collect();
+    if kills.is_empty() {
+        return None;
+    }
+    let mut pids = kills
+        .iter()
+        .flat_map(|kill| &kill.victims)
+        .filter_map(|victim| victim.pid);
+    let is_leaker =
+        leak.is_some_and(|leak| pids.any(|pid| leak.text.contains(&format!("(pid {pid})"))));
+    let how = match is_leaker {
+        true => "the leaking process was killed",
+        false => "what grew was freed by a kill",
+    };
+    Some(format!("{begin}{how}"))
 }
 
 fn happened(incident: &Incident) -> Event {
@@ -245,3 +286,7 @@ fn growth(facts: &Facts, marks: &[Mark], zone: &Zone) -> Vec<Event> {
     }
     events
 }
+
+#[cfg(test)]
+#[path = "events_tests.rs"]
+mod tests;

@@ -11,14 +11,14 @@ use crate::{
 };
 
 /// A verdict of reclaimed memory comes so soon after the kill that freed it.
-const RECLAIMED_AFTER_KILL: SignedDuration = SignedDuration::from_mins(15);
+pub const RECLAIMED_AFTER_KILL: SignedDuration = SignedDuration::from_mins(15);
 
 /// All that is known of one container.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// Now.
     pub made: Timestamp,
-    /// Nothing before it is told.
+    /// Nothing before it is told, but for the incident that is asked for.
     pub since: Option<Timestamp>,
     /// `None`: no agent could be asked.
     pub agent: Option<AgentRecord>,
@@ -97,6 +97,21 @@ impl Facts {
     /// Whether that lies in the time that is told.
     pub fn is_told(&self, time: Timestamp) -> bool {
         self.since.is_none_or(|since| time >= since)
+    }
+
+    /// Whether that is the id of the incident that is asked for.
+    pub fn is_asked(&self, id: &str) -> bool {
+        self.asked.as_deref() == Some(id)
+    }
+
+    /// Whether that incident is told: the one that is asked for is, whenever it came.
+    pub fn tells(&self, incident: &Incident) -> bool {
+        self.is_asked(&incident.id) || self.is_told(incident.time)
+    }
+
+    /// How many incidents came before the time that is told.
+    pub fn untold(&self) -> usize {
+        self.incidents.iter().filter(|one| !self.tells(one)).count()
     }
 }
 

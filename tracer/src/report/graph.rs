@@ -65,7 +65,7 @@ pub fn graphs(facts: &Facts, events: &[Event], zone: &Zone) -> Vec<Graph> {
     if let Some(timeline) = facts.timeline() {
         graphs.extend(history(facts, timeline, events, zone));
     }
-    let last = facts.incident().filter(|one| facts.is_told(one.time));
+    let last = facts.incident().filter(|one| facts.tells(one));
     if let Some(incident) = last {
         graphs.extend(before(incident, events, zone));
     }

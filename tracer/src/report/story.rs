@@ -1,5 +1,7 @@
 //! What a report tells, whatever its format. Owns the order and the sentence that comes first.
 
+mod calm;
+
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -23,7 +25,6 @@ use super::{
     events::{self, Event, Events},
     facts::Facts,
     graph::{self, Graph},
-    trend::trend,
 };
 
 /// Call paths told.
@@ -104,10 +105,15 @@ pub fn report(facts: Facts, zone: &Zone) -> Report {
     let graphs = graph::graphs(&facts, &events, zone);
     let row = facts.details.as_ref().map(|details| &details.row);
     let charged = facts.incident().and_then(|known| known.charged.as_ref());
-    let told = facts.incidents.iter().filter(|one| facts.is_told(one.time));
+    let told = facts.incidents.iter().filter(|one| facts.tells(one));
     let mut incidents: Vec<Incident> = told.cloned().collect();
-    let incidents_left_out = incidents.len().saturating_sub(MOST_INCIDENTS);
-    incidents.drain(..incidents_left_out);
+    let over = incidents.len().saturating_sub(MOST_INCIDENTS);
+    let mut incidents_left_out = 0;
+    incidents.retain(|one| {
+        let is_over = incidents_left_out < over && !facts.is_asked(&one.id);
+        incidents_left_out += usize::from(is_over);
+        !is_over
+    });
     let names = facts.names().cloned();
     let short = names.as_ref().and_then(Names::short);
     let name = short
@@ -160,12 +166,12 @@ fn missed(facts: &Facts) -> Option<String> {
 /// The incident that is asked for; else the leak that goes on; else the last incident; else that all is well.
 fn conclusion(facts: &Facts, zone: &Zone) -> String {
     let leak = facts.leak().filter(|leak| leak.state.is_leak());
-    let last = facts.incident().filter(|one| facts.is_told(one.time));
+    let last = facts.incident().filter(|one| facts.tells(one));
     match (leak, last) {
         (_, Some(incident)) if facts.asked.is_some() => ended(facts, incident, zone),
         (Some(leak), _) => leaking(leak, &stacks(facts), zone),
         (None, Some(incident)) => ended(facts, incident, zone),
-        (None, None) => calm(facts),
+        (None, None) => calm::calm(facts, zone),
     }
 }
 
@@ -250,37 +256,6 @@ fn leaking(leak: &LeakRecord, stacks: &[StackRecord], zone: &Zone) -> String {
         text += &format!("; it reaches {limit} in {}", verdict::time_left(time));
     }
     sentence(text)
-}
-
-fn calm(facts: &Facts) -> String {
-    let Some(details) = &facts.details else {
-        return "Nothing is known of it.".into();
-    };
-    let usage = details
-        .row
-        .usage_bytes
-        .map_or("unknown".into(), size::bytes);
-    let limit = details.row.effective_limit_bytes.map_or_else(
-        || "no known limit".into(),
-        |bytes| format!("a limit of {}", size::bytes(bytes)),
-    );
-    let trend = trend(facts);
-    let verdict = match facts.leak().map(|leak| leak.state) {
-        Some(State::Healthy) if trend.is_some() => "No leak is told so far",
-        Some(State::Healthy) => "No leak: nothing grows that matters",
-        Some(State::Warming) => "No leak so far: it is young, or its growth flattens",
-        Some(State::Reclaimed) if facts.freed_by_kill() => "What grew was freed by a kill",
-        Some(State::Reclaimed) => "No leak any more: what grew was given back",
-        Some(State::Growing) => "It grows, but not (yet) like a leak",
-        Some(State::Suspected | State::Confirmed) => "It leaks",
-        Some(State::Unknown) => "Too little was seen to judge whether it leaks",
-        None => "Whether it leaks is not judged",
-    };
-    let grew = match trend {
-        Some(trend) => format!(" and grew by {}", trend.told()),
-        None => String::new(),
-    };
-    format!("{verdict}; its usage is {usage} at {limit}{grew}, and no incident is known.")
 }
 
 fn figures(facts: &Facts, names: Option<&Names>, zone: &Zone) -> Vec<(&'static str, String)> {

@@ -297,6 +297,63 @@ fn nothing_before_since_is_told() {
 }
 
 #[test]
+fn the_incident_that_is_asked_for_is_told_whatever_since_is() {
+    for mut facts in [stored(), live()] {
+        let id = facts.incidents[0].id.clone();
+        facts.asked = Some(id.clone());
+        facts.since = Some(facts.made - SignedDuration::from_secs(10));
+        let report = report(facts);
+        let told = &report.conclusion;
+        assert!(told.contains("were killed as a group"), "{told}");
+        assert_eq!(report.incidents.len(), 1);
+        let is_kill = |event: &super::events::Event| {
+            event.kind == MarkKind::Oom && event.incident.as_ref() == Some(&id)
+        };
+        assert!(report.events.iter().any(is_kill));
+        let mut graphs = report.graphs.iter();
+        assert!(graphs.any(|graph| graph.title.starts_with("What led up to it")));
+        for one in &report.advice {
+            assert!(!one.text.contains("othing was killed"), "{}", one.text);
+        }
+    }
+}
+
+#[test]
+fn the_incident_that_is_asked_for_is_told_however_many_came_after_it() {
+    let mut facts = stored();
+    let first = facts.incidents[0].clone();
+    for minutes in 1..=25 {
+        let mut again = first.clone();
+        again.id = format!("again-{minutes}");
+        again.time = first.time + SignedDuration::from_mins(minutes);
+        facts.incidents.push(again);
+    }
+    let report = report(facts);
+    assert_eq!(report.incidents.len(), 20);
+    assert_eq!(report.incidents_left_out, 6);
+    assert_eq!(report.incidents[0].id, first.id);
+}
+
+#[test]
+fn incidents_before_since_are_not_denied() {
+    let mut facts = live();
+    facts.details.as_mut().unwrap().leak = None;
+    facts.since = Some(facts.made - SignedDuration::from_secs(10));
+    let told = report(facts.clone()).conclusion;
+    let ending =
+        "and no incident is known since 2026-11-21T08:42:16Z: 1 incident before that is not told.";
+    assert!(told.ends_with(ending), "{told}");
+    facts.details = None;
+    facts.incidents.push(facts.incidents[0].clone());
+    assert_eq!(
+        report(facts.clone()).conclusion,
+        "Nothing is known of it since 2026-11-21T08:42:16Z: 2 incidents before that are not told."
+    );
+    facts.incidents.clear();
+    assert_eq!(report(facts).conclusion, "Nothing is known of it.");
+}
+
+#[test]
 fn times_are_in_the_zone_that_is_asked_for() {
     let page = page(live());
     assert!(page.contains("2026-11-21T07:42:26Z"));

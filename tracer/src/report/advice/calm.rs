@@ -49,23 +49,35 @@ impl List {
     /// Where there is nothing else: no more than is known.
     pub(super) fn calm(&mut self, facts: &Facts) {
         let state = facts.leak().map(|leak| leak.state);
+        let untold = facts.untold();
+        let span = match untold {
+            0 => "",
+            _ => " in the time that is told",
+        };
         match (trend(facts), state) {
             (Some(trend), _) => self.say(format!(
-                "Nothing was killed, and no leak is told so far, but it grew by {}. A verdict takes longer \
-                 than that: look again if it goes on.",
+                "Nothing was killed{span}, and no leak is told so far, but it grew by {}. A verdict takes \
+                 longer than that: look again if it goes on.",
                 trend.told()
             )),
-            (None, None) => self.say(
-                "Nothing that is known needs to be done: nothing was killed; whether it leaks is not \
-                 judged.",
-            ),
-            (None, Some(State::Warming)) => self.say(
-                "Nothing needs to be done now: no leak is told so far, and nothing was killed. It is young, \
-                 or its growth flattens: look again later.",
-            ),
-            (None, Some(_)) => self.say(
-                "Nothing needs to be done: nothing grows that matters, and nothing was killed.",
-            ),
+            (None, None) => self.say(format!(
+                "Nothing that is known needs to be done: nothing was killed{span}; whether it leaks is not \
+                 judged."
+            )),
+            (None, Some(State::Warming)) => self.say(format!(
+                "Nothing needs to be done now: no leak is told so far, and nothing was killed{span}. It is \
+                 young, or its growth flattens: look again later."
+            )),
+            (None, Some(_)) => self.say(format!(
+                "Nothing needs to be done: nothing grows that matters, and nothing was killed{span}."
+            )),
+        }
+        match untold {
+            0 => {}
+            1 => self.say("1 incident before that time is not told: leave out --since to see it."),
+            count => self.say(format!(
+                "{count} incidents before that time are not told: leave out --since to see them."
+            )),
         }
     }
 }
