@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use memtrace_tests::agent::{Agent, about, number, of_type};
-use memtrace_tests::cgroup::Cgroup;
+use memtrace_tests::cgroup::{Cgroup, Version};
+use memtrace_tests::incident::of_victim;
 use memtrace_tests::machine::{self, MIB, PAGE};
 use memtrace_tests::workload::Workload;
 use serde_json::Value;
+
+use crate::oom::run_into_limit;
 
 const CHILDREN: u64 = 200;
 /// Up to 6.1 each thread keeps up to 64 pages out of /proc/PID/statm (TASK_RSS_EVENTS_THRESH).
@@ -244,5 +247,36 @@ fn each_of_many_short_lived_cgroups_is_told_once_as_removed_with_its_process() -
         assert_eq!(told[0]["exits"], 1, "{}", told[0]);
         assert_eq!(told[0]["execs"], 1, "{}", told[0]);
     }
+    agent.stop().map(drop)
+}
+
+#[test]
+fn a_cgroup_that_was_renamed_is_told_by_its_new_path_and_apart_from_the_next_of_that_name()
+-> Result<()> {
+    let parent = Cgroup::new("renamed")?;
+    if parent.version() != Version::V1 {
+        machine::skip("only cgroup v1 lets cgroups be renamed");
+        return Ok(());
+    }
+    let mut renamed = parent.child("before")?;
+    let id = renamed.id()?;
+    let agent = Agent::start(&[])?;
+    agent.wait_for("the cgroup", Duration::from_secs(10), about("cgroup", id))?;
+    renamed.rename("after")?;
+    let next = parent.child("before")?;
+    let bytes = (8 * MIB).to_string();
+    let mut beside = Workload::start(&next, &["touch", "--bytes", &bytes])?;
+    beside.report()?;
+    let path = renamed.path();
+    agent.wait_for("the new path", Duration::from_secs(20), |line| {
+        about("cgroup", id)(line) && line["cgroup"] == path.as_str()
+    })?;
+    let pid = run_into_limit(&renamed, b"mt-renamed")?;
+    let incident = of_victim(&agent, pid)?;
+    assert_eq!(incident["charged"]["cgroup"], path.as_str(), "{incident}");
+    let growers = incident["evidence"]["growers"].to_string();
+    ensure!(!growers.contains(&next.path()), "{incident}");
+    ensure!(!growers.contains(&beside.pid().to_string()), "{incident}");
+    beside.success()?;
     agent.stop().map(drop)
 }

@@ -228,6 +228,15 @@ impl Cgroup {
         Ok(fs::metadata(&self.directory)?.ino())
     }
 
+    /// Gives it another name in the same place (v1).
+    pub fn rename(&mut self, name: &str) -> Result<()> {
+        let directory = self.directory.with_file_name(name);
+        fs::rename(&self.directory, &directory)
+            .with_context(|| format!("cannot rename {}", self.directory.display()))?;
+        self.directory = directory;
+        Ok(())
+    }
+
     /// Removes it now and says whether that worked.
     pub fn remove(self) -> Result<()> {
         remove(&self.directory)

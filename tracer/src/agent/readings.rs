@@ -101,6 +101,10 @@ impl Readings {
     /// A cgroup exists: opens its reader. One that is already gone is still known to the model.
     /// `false` if there is no room for it.
     pub fn made(&mut self, cgroups: &mut Cgroups, id: u64, path: &Path, since: SystemTime) -> bool {
+        if cgroups.found_at(id, path) {
+            // It reads by the path.
+            self.watched.remove(&id);
+        }
         if !cgroups.made(id, path, since) {
             return false;
         }

@@ -127,6 +127,13 @@ impl Cgroup {
         }
     }
 
+    /// It has another path from now on; gives the former one.
+    pub(super) fn moved(&mut self, path: PathBuf) -> PathBuf {
+        self.display = escape::display(path.as_os_str().as_encoded_bytes(), PATH_CHARS).into();
+        self.changed = true;
+        std::mem::replace(&mut self.path, path)
+    }
+
     pub fn is_removed(&self) -> bool {
         self.removed_at.is_some()
     }

@@ -23,6 +23,7 @@ use super::{
 use shares::Shares;
 
 mod crowding;
+mod renamed;
 mod shares;
 
 /// Whoever may make cgroups decides how many are removed, and each costs as much as a live one.
@@ -50,8 +51,10 @@ pub struct Cgroups {
     /// A limit changed or a cgroup came: effective limits are to be found anew.
     limits_changed: bool,
     limit_changes: Vec<(u64, Limit, Limit)>,
-    /// Made since names were last given.
+    /// Made or renamed since names were last given.
     unnamed: Vec<u64>,
+    /// See [`Cgroups::take_path_taken`].
+    path_taken: bool,
     /// A cgroup came or went: who has children is to be found anew.
     tree_changed: bool,
     /// When the last intervals ended, newest first.
@@ -74,6 +77,7 @@ impl Cgroups {
             limits_changed: true,
             limit_changes: Vec::new(),
             unnamed: Vec::new(),
+            path_taken: false,
             tree_changed: true,
             interval_ends: VecDeque::new(),
         }
@@ -85,16 +89,12 @@ impl Cgroups {
         if self.by_id.contains_key(&id) {
             return true;
         }
-        let path = if path.is_absolute() {
-            path.to_owned()
-        } else {
-            Path::new("/").join(path)
-        };
+        let path = renamed::absolute(path);
         if self.is_full() && !self.make_room(&path) {
             return false;
         }
         self.takes_place(&path, id);
-        self.by_path.insert(path.clone(), id);
+        self.path_taken |= self.by_path.insert(path.clone(), id).is_some();
         self.limits_changed = true;
         self.tree_changed = true;
         self.by_id.insert(id, Cgroup::new(id, path, since));

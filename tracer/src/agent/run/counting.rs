@@ -34,7 +34,7 @@ impl Agent {
         Ok(found.left_out)
     }
 
-    /// Without both of their probes every cgroup has to be looked for.
+    /// Without both of their probes every cgroup has to be looked for, and so it has when one was renamed.
     pub(super) fn rediscover_after(&mut self) -> Duration {
         let drops = self
             .counts
@@ -45,6 +45,9 @@ impl Agent {
             .sum();
         if drops != self.event_drops {
             self.event_drops = drops;
+            return Duration::ZERO;
+        }
+        if self.cgroups.take_path_taken() {
             return Duration::ZERO;
         }
         if self.sees_cgroups {
