@@ -12,7 +12,9 @@ use crate::{
         PressureBefore, ReclaimBefore, UsageSample,
     },
     loader::counts::Counts,
-    model::{cgroups::Cgroups, history, processes::Processes, snapshot::MemoryReading},
+    model::{
+        cgroup::Cgroup, cgroups::Cgroups, history, processes::Processes, snapshot::MemoryReading,
+    },
     probes::{heap, reclaim},
 };
 
@@ -282,16 +284,18 @@ fn memory_stat(
     })
 }
 
-/// What a stall or missed kills have of their cgroup's files.
-pub fn charged_by_files(id: u64, cgroup: Option<String>, reading: &MemoryReading) -> ChargedCgroup {
+/// What a stall or missed kills have of their cgroup's files. Where swap is counted with memory (v1) these do
+/// not tell the two together.
+pub fn charged_by_files(cgroup: &Cgroup, swap_counts_memory: bool) -> ChargedCgroup {
     use crate::{incident::record::KnownBy, model::snapshot::Limit};
+    let reading = &cgroup.memory;
     ChargedCgroup {
-        cgroup_id: id,
-        cgroup,
+        cgroup_id: cgroup.id,
+        cgroup: Some(cgroup.display.to_string()),
         names: None,
         usage_bytes: reading.usage_bytes,
         limit_bytes: reading.limit.and_then(Limit::bytes),
-        swap_usage_bytes: reading.swap_bytes,
+        swap_usage_bytes: reading.swap_bytes.filter(|_| !swap_counts_memory),
         swap_limit_bytes: None,
         failcnt: reading.events_local.max,
         oom_events: reading.events_local.oom,

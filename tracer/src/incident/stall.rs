@@ -27,6 +27,8 @@ use crate::model::snapshot::{Limit, MemoryReading};
 const MOST_CGROUPS: usize = 65_536;
 /// Intervals under the lower bars after which a stall is over.
 const QUIET_INTERVALS: u32 = 2;
+/// Two intervals of 5 s are a little more or less than 10 s: the threshold of 10 s must not wait for a third.
+const EARLY: Duration = Duration::from_millis(100);
 /// Usage above `memory.high` by this share makes tasks sleep about a second for each batch of
 /// pages (`calculate_high_delay`, mm/memcontrol.c), which only PSI would show.
 const THROTTLED_ABOVE_HIGH: u64 = 8;
@@ -288,7 +290,7 @@ impl StallDetector {
         if let Some(stalled_ns) = lost.stalled_ns {
             row.stalled_ns = Some(row.stalled_ns.unwrap_or(0).saturating_add(stalled_ns));
         }
-        let is_news = !row.began && at.saturating_sub(row.since) >= self.threshold;
+        let is_news = !row.began && at.saturating_sub(row.since) + EARLY >= self.threshold;
         row.began |= is_news;
         (
             Some(row),

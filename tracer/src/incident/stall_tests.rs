@@ -290,6 +290,17 @@ fn one_long_interval_is_enough() {
 }
 
 #[test]
+fn intervals_that_are_a_little_short_are_as_many_as_the_threshold_has() {
+    let mut fed = Fed::new(at_limit());
+    let short = |fed: &mut Fed| {
+        fed.at -= Duration::from_millis(1);
+        fed.next(stalled)
+    };
+    let events: Vec<_> = (0..6).filter_map(|_| short(&mut fed)).collect();
+    began(&events);
+}
+
+#[test]
 fn a_removed_cgroup_ends_its_stall() {
     let mut fed = Fed::new(at_limit());
     began(&fed.repeat(7, stalled));

@@ -260,10 +260,9 @@ impl Agent {
                 let lasted = Duration::from_millis(stall.duration_ms);
                 let mut incident =
                     self.bare(Kind::Stall, clock::boot_time().saturating_sub(lasted));
-                if let Some(cgroup) = self.cgroups.get(id) {
-                    let name = Some(cgroup.display.to_string());
-                    incident.charged = Some(evidence::charged_by_files(id, name, &cgroup.memory));
-                }
+                incident.charged = self.cgroups.get(id).map(|cgroup| {
+                    evidence::charged_by_files(cgroup, self.readings.swap_counts_memory())
+                });
                 incident.stall = Some(stall);
                 evidence::gather(&mut incident, &mut self.sources());
                 self.witness.ongoing.insert(id, incident.clone());
@@ -286,8 +285,8 @@ impl Agent {
         let mut incident = self.bare(Kind::MissedKills, clock::boot_time());
         incident.kernel_counts.missed = Some(missed.kills);
         if let Some(cgroup) = missed.cgroup_id.and_then(|id| self.cgroups.get(id)) {
-            let name = Some(cgroup.display.to_string());
-            incident.charged = Some(evidence::charged_by_files(cgroup.id, name, &cgroup.memory));
+            let swap_counts_memory = self.readings.swap_counts_memory();
+            incident.charged = Some(evidence::charged_by_files(cgroup, swap_counts_memory));
             incident.kernel_counts.oom_kill_local = cgroup.memory.events_local.oom_kill;
         }
         incident.complete = true;
