@@ -2,6 +2,7 @@
 //!
 //! Faults are made from outside: memtrace is the program that is shipped.
 
+mod asleep;
 mod clock;
 mod files;
 mod hooks;

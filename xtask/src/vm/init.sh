@@ -36,7 +36,8 @@ must() {
 
 mount_v1() {
     must mount -t tmpfs tmpfs /sys/fs/cgroup
-    for controller in memory cpu,cpuacct pids; do
+    # The last two are for container runtimes.
+    for controller in memory cpu,cpuacct pids devices freezer; do
         mkdir -p "/sys/fs/cgroup/$controller"
         must mount -t cgroup -o "$controller" cgroup "/sys/fs/cgroup/$controller"
     done
