@@ -182,7 +182,10 @@ const OOM_EXAMPLES: &str = "\
 Examples:
   sudo memtrace oom                                  one line for each incident
   sudo memtrace oom --json | jq .meaning             all that is known of each
-  sudo memtrace oom --cgroup '/kubepods*' -d 1h      only pods, for an hour";
+  sudo memtrace oom --cgroup '/kubepods*' -d 1h      only pods, for an hour
+
+Stalls are looked at every 5s: one is told at the first look at which it has lasted --stall-after, so after
+5s at the soonest.";
 
 #[derive(Debug, Args)]
 pub struct OomArgs {
@@ -416,9 +419,8 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         Duration::try_from_secs_f64(number * seconds).ok()
     });
     match parsed {
-        Some(duration) if !duration.is_zero() && duration <= Duration::from_secs(366 * 86400) => {
-            Ok(duration)
-        }
+        Some(duration) if duration.is_zero() => Err("must be above 0".into()),
+        Some(duration) if duration <= Duration::from_secs(366 * 86400) => Ok(duration),
         _ => Err("write a number and a unit, up to a year: 500ms, 5s, 1m, 2h".into()),
     }
 }

@@ -35,6 +35,17 @@ fn durations_and_sizes_need_a_unit_and_sense() {
 }
 
 #[test]
+fn a_duration_of_zero_is_told_as_such() {
+    for zero in ["0s", "0ms", "0.0h"] {
+        assert_eq!(duration(zero), Err("must be above 0".into()), "{zero}");
+    }
+    assert_eq!(interval("0s"), Err("must be above 0".into()));
+    assert!(duration("0").is_err_and(|error| error.contains("a unit")));
+    let error = refused(&["oom", "-d", "0s"]);
+    assert!(error.contains("must be above 0"), "{error}");
+}
+
+#[test]
 fn a_fault_sample_is_a_power_of_two() {
     assert_eq!(power_of_two("64"), Ok(64));
     assert_eq!(power_of_two("0"), Ok(0));

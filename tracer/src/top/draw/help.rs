@@ -39,7 +39,7 @@ pub fn draw(frame: &mut Frame<'_>, screen: Rect, look: Look) {
         width,
         height,
     };
-    let block = Block::bordered().title(" memtrace top: keys, then columns; any key closes ");
+    let block = Block::bordered().title(" memtrace top: keys, then columns; Esc closes, q quits ");
     let inner = block.inner(area);
     frame.render_widget(Clear, area);
     frame.render_widget(block, area);
