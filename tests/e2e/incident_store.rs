@@ -185,7 +185,9 @@ fn damage_at_the_end_of_the_store_costs_no_other_incident() -> Result<()> {
                 std::io::Write::write_all(&mut file, b"{\"id\":\"to")?;
             }
         }
+        // Others may have been killed on the machine meanwhile.
         let mut found = ids(state)?;
+        found.retain(|id| expected.contains(id));
         found.sort();
         expected.sort();
         assert_eq!(found, expected);

@@ -28,22 +28,33 @@ fn key(cgroup: &Arc<str>, id: u64) -> Arc<str> {
 }
 
 impl Gone {
-    pub fn put(&mut self, history: Box<History>) {
+    pub fn put(&mut self, mut history: Box<History>) {
         let key = key(&history.cgroup, history.cgroup_id);
-        if let Some(container) = &history.container {
-            // An agent that crashed may leave what went on under another path where it was before, too.
-            if let Some(other) = self.by_container.get(container)
-                && let Some(former) = self.by_path.get(other)
-                && *other != key
-                && former.first_seen_ms == history.first_seen_ms
+        if let Some(container) = history.container.clone() {
+            let other = self
+                .by_container
+                .get(&container)
+                .filter(|other| **other != key);
+            if let Some(other) = other.cloned()
+                && let Some(former) = self.by_path.get_mut(&other)
             {
-                if former.newest_ms() >= history.newest_ms() {
-                    return;
+                let is_older = former.newest_ms() >= history.newest_ms();
+                // An agent that crashed may leave what went on under another path where it was before, too.
+                if former.first_seen_ms == history.first_seen_ms {
+                    if is_older {
+                        return;
+                    }
+                    self.by_path.remove(&other);
+                } else if is_older {
+                    // A container goes on with one history; what is kept must not depend on the order.
+                    history.container = None;
+                } else {
+                    former.container = None;
                 }
-                self.by_path.remove(&Arc::clone(other));
             }
-            self.by_container
-                .insert(Arc::clone(container), Arc::clone(&key));
+            if history.container.is_some() {
+                self.by_container.insert(container, Arc::clone(&key));
+            }
         }
         let former = self.by_path.insert(key, history);
         self.forgotten += u64::from(former.is_some());
@@ -126,5 +137,51 @@ impl Gone {
 
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut History> {
         self.by_path.values_mut().map(|history| &mut **history)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        time::{Duration, SystemTime},
+    };
+
+    use super::*;
+    use crate::model::cgroups::Cgroups;
+
+    /// Path, whether it is of the one container, and when it was first seen.
+    type Life = (String, bool, i64);
+
+    fn put(lives: &[Life]) -> Vec<Life> {
+        let mut gone = Gone::default();
+        for (path, is_of_container, first_seen_ms) in lives {
+            let mut cgroups = Cgroups::new(1, Duration::ZERO);
+            assert!(cgroups.made(1, Path::new(path), SystemTime::UNIX_EPOCH));
+            let mut history = History::new(cgroups.get(1).unwrap(), *first_seen_ms);
+            history.container = is_of_container.then(|| "web-0/app".into());
+            gone.put(Box::new(history));
+        }
+        let life = |history: &History| {
+            let path = history.cgroup.to_string();
+            (path, history.container.is_some(), history.first_seen_ms)
+        };
+        gone.iter().map(life).collect()
+    }
+
+    #[test]
+    fn what_was_kept_once_is_kept_again_in_any_order() {
+        let [a, b, c] =
+            [("/a", 10), ("/b", 20), ("/c", 10)].map(|(path, at)| (path.to_owned(), true, at));
+        for lives in [[&a, &b, &c], [&a, &c, &b], [&c, &b, &a], [&b, &c, &a]] {
+            let kept = put(&lives.map(Clone::clone));
+            assert!(kept.contains(&b), "{kept:?}");
+            assert_eq!(kept.iter().filter(|life| life.1).count(), 1, "{kept:?}");
+            let mut turned = kept.clone();
+            for _ in 0..kept.len() {
+                turned.rotate_left(1);
+                assert_eq!(put(&turned).len(), kept.len(), "{turned:?}");
+            }
+        }
     }
 }
