@@ -5,10 +5,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
-use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,9 +17,9 @@ use memtrace_tests::cgroup::{Cgroup, unique};
 use memtrace_tests::incident::{of_victim, victim};
 use memtrace_tests::kube_api::KubeApi;
 use memtrace_tests::machine::MIB;
+use memtrace_tests::own_mounts;
 use memtrace_tests::workload::Workload;
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 
 use crate::api::ask;
@@ -92,18 +90,12 @@ fn nothing_listens_but_what_was_asked_for() -> Result<()> {
 
 /// An agent that is not told where its socket is to be, with a `/run` of its own.
 fn start_with_the_usual_socket() -> Result<Agent> {
-    let own_run = || -> io::Result<()> {
-        let none = None::<&str>;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-        let (kind, options) = (Some("tmpfs"), Some("mode=755"));
-        mount(kind, "/run", kind, MsFlags::empty(), options)?;
-        Ok(())
-    };
     Agent::start_prepared(&[], &[], |command| {
         command.env_remove("MEMTRACE_API_SOCKET");
-        // SAFETY: only system calls, which are safe after fork.
-        unsafe { command.pre_exec(own_run) };
+        own_mounts::give(command, || {
+            let (kind, options) = (Some("tmpfs"), Some("mode=755"));
+            mount(kind, "/run", kind, MsFlags::empty(), options)
+        });
         Ok(())
     })
 }

@@ -16,6 +16,7 @@ pub mod leak;
 pub mod machine;
 pub mod matrix;
 pub mod oom_report;
+pub mod own_mounts;
 pub mod processes;
 pub mod profiles_backend;
 pub mod program;

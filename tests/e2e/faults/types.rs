@@ -1,31 +1,23 @@
 //! The kernel's type information (BTF) that is away or damaged, in a mount namespace of memtrace's own.
 
 use std::fs;
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Output;
 
 use anyhow::{Context, Result, ensure};
-use memtrace_tests::agent;
+use memtrace_tests::{agent, own_mounts};
 use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 
 const TYPES: &str = "/sys/kernel/btf/vmlinux";
 
 /// What a command of memtrace says where something else is in the place of `over`.
 fn with_another(arguments: &[&str], over: &'static str, other: &Path) -> Result<Output> {
     let other = other.to_owned();
-    let cover = move || -> io::Result<()> {
-        let none = None::<&str>;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
-        mount(Some(&other), over, none, MsFlags::MS_BIND, none)?;
-        Ok(())
-    };
     let mut command = agent::command(arguments)?;
-    // SAFETY: only system calls, which are safe after fork.
-    unsafe { command.pre_exec(cover) };
+    own_mounts::give(&mut command, move || {
+        let none = None::<&str>;
+        mount(Some(&other), over, none, MsFlags::MS_BIND, none)
+    });
     Ok(command.output()?)
 }
 
