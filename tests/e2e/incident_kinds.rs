@@ -83,7 +83,8 @@ fn a_cgroup_held_at_its_limit_without_an_oom_is_a_stall() -> Result<()> {
     ensure!(usage.context("no usage")? >= LIMIT - MIB, "{incident}");
     assert_eq!(incident["victims"], Value::Array(Vec::new()), "{incident}");
     let stall = &incident["stall"];
-    ensure!(number(stall, "duration_ms")? >= 2000, "{incident}");
+    // Two intervals of a second may be a little less than two seconds.
+    ensure!(number(stall, "duration_ms")? >= 1900, "{incident}");
     assert_eq!(stall["at_high"], at_high, "{incident}");
     assert_eq!(stall["oom_disabled"], !at_high, "{incident}");
     assert_eq!(stall["ongoing"], true, "{incident}");
