@@ -9,9 +9,28 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+use nix::unistd::Pid;
 
 pub const PAGE: u64 = 4096;
 pub const MIB: u64 = 1 << 20;
+
+/// The CPU that this runs on.
+pub fn cpu() -> Result<usize> {
+    Ok(sched_getcpu()?)
+}
+
+/// Starts a process that stays on one CPU.
+pub fn on_cpu<T>(cpu: usize, start: impl FnOnce() -> Result<T>) -> Result<T> {
+    let own = Pid::from_raw(0);
+    let usual = sched_getaffinity(own)?;
+    let mut one = CpuSet::new();
+    one.set(cpu)?;
+    sched_setaffinity(own, &one)?;
+    let started = start();
+    sched_setaffinity(own, &usual)?;
+    started
+}
 
 /// Whether this is a test machine with nothing but busybox, emulated and slow.
 pub fn is_vm() -> bool {

@@ -1,5 +1,6 @@
 //! Rings that are full, because memtrace is stopped for longer than they last.
 
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,8 +13,10 @@ use nix::sys::signal::Signal;
 
 use super::suspended::all_accounted;
 
-/// Many times more samples of stacks than their ring holds.
-const TOUCHED: u64 = 1024 * MIB;
+/// In a second several times more samples of stacks than their ring holds.
+const BYTES_PER_SECOND: u64 = 512 * MIB;
+/// Stacks of younger processes are not sampled.
+const OLD_ENOUGH_MS: u64 = 1_100;
 
 #[test]
 fn kills_beyond_the_ring_are_told_as_missed() -> Result<()> {
@@ -63,8 +66,11 @@ fn stacks_beyond_their_ring_are_counted_and_cost_no_fault_and_no_kill() -> Resul
     let id = cgroup.id()?;
     agent.wait_intervals(2)?;
     agent.signal(Signal::SIGSTOP)?;
-    let mut workload = Workload::start(&cgroup, &["touch", "--bytes", &TOUCHED.to_string()])?;
+    let (calm, rate) = (OLD_ENOUGH_MS.to_string(), BYTES_PER_SECOND.to_string());
+    let leak = ["leak", "--calm-ms", &calm, "--bytes-per-second", &rate];
+    let mut workload = Workload::start(&cgroup, &leak)?;
     workload.report()?;
+    thread::sleep(Duration::from_secs(1));
     let end = workload.success()?;
     storm.begin()?;
     let expected = storm.victims()?;
