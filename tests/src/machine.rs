@@ -1,4 +1,4 @@
-//! Where the tests run: programs by environment variable, patience, skipping.
+//! Where the tests run: programs by environment variable, the CPU, patience, skipping.
 
 use std::env;
 use std::ffi::{CString, OsString};
