@@ -250,13 +250,14 @@ fn profile() -> Profile {
             pid: 7,
             comm: "app".to_owned(),
             kind: Kind::Resident,
-            frames: vec![Frame {
+            frames: [Arc::new(Frame {
                 function: Some("leak".to_owned()),
                 module: "app".to_owned(),
                 offset: 16,
                 source: None,
                 inlined: false,
-            }],
+            })]
+            .into(),
             root: Root::Reached,
             resident: bytes,
             growth: bytes,

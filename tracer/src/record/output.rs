@@ -223,7 +223,7 @@ mod tests {
                 pid: 1,
                 comm: "a".into(),
                 kind,
-                frames: Vec::new(),
+                frames: [].into(),
                 root: Root::Reached,
                 resident: estimate(resident),
                 growth: estimate(growth),

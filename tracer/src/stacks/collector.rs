@@ -31,6 +31,8 @@ use super::{
 /// Extra density for the first page of a huge page, where there may be some.
 const BOUNDARY_SHIFT: u32 = 6;
 const HUGE_PAGES_ENABLED: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+/// Copied out of the ring at once, up to 16 KiB each.
+const RECORDS_COPIED: usize = 32;
 const LEAST_BETWEEN_ADJUSTMENTS: Duration = Duration::from_millis(100);
 /// Call paths of which nothing is left, kept in one address space for what they touched.
 const MOST_IDLE_PATHS: usize = 1024;
@@ -140,14 +142,20 @@ impl Collector {
         if !self.kernel.wait(wait).unwrap_or(false) {
             return;
         }
-        let mut records = Vec::new();
-        self.kernel
-            .drain(most, |record| records.push(record.to_vec()));
-        self.since_adjusted += records.len();
-        for record in records {
-            match stack::decode(&record) {
-                Some(sample) => self.sample(&sample),
-                None => self.losses.undecoded += 1,
+        let mut records = Vec::with_capacity(RECORDS_COPIED);
+        for _ in 0..most.div_ceil(RECORDS_COPIED) {
+            let taken = self
+                .kernel
+                .drain(RECORDS_COPIED, |record| records.push(record.to_vec()));
+            self.since_adjusted += taken;
+            for record in records.drain(..) {
+                match stack::decode(&record) {
+                    Some(sample) => self.sample(&sample),
+                    None => self.losses.undecoded += 1,
+                }
+            }
+            if taken < RECORDS_COPIED {
+                break;
             }
         }
         // More in a moment than is to come in a second: it cannot wait.

@@ -1,6 +1,9 @@
 //! What the samples say at one moment: resident bytes by stack, with error, growth and age.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use crate::host::process::Program;
 
@@ -37,7 +40,7 @@ pub struct ProfileStack {
     pub comm: String,
     pub kind: Kind,
     /// The innermost function first.
-    pub frames: Vec<Frame>,
+    pub frames: Frames,
     pub root: Root,
     pub resident: Estimate,
     /// Since the profile's base; negative if it shrank.
@@ -68,6 +71,10 @@ pub struct Estimate {
     /// Standard error, bytes.
     pub error_bytes: f64,
 }
+
+/// Frames of a call path. Call paths share most of theirs, and processes of one program share call paths:
+/// each is held once.
+pub type Frames = Arc<[Arc<Frame>]>;
 
 /// A function on a stack.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]

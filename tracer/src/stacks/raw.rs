@@ -17,7 +17,7 @@ use super::{
     code::{Module, ModuleId, Place},
     modules::Modules,
     pages::PathPages,
-    profile::{Estimate, Frame, Kind, Profile, ProfileStack},
+    profile::{Estimate, Frame, Frames, Kind, Profile, ProfileStack},
     space::Space,
 };
 
@@ -182,14 +182,17 @@ impl RawProfile {
         places.dedup();
         let modules = |id: ModuleId| self.modules.get(&id).cloned();
         let frames = symbols.resolve(&places, &modules);
+        let frames = frames
+            .into_iter()
+            .map(|of_place| shared(of_place).collect());
         let names = places.into_iter().zip(frames).collect();
-        self.with(&names, scope, from, lost_samples)
+        self.with(names, scope, from, lost_samples)
     }
 
     /// Files and offsets only: at once.
     pub fn unnamed(mut self, scope: String, from: SystemTime, lost_samples: u64) -> Profile {
         self.sort();
-        self.with(&HashMap::new(), scope, from, lost_samples)
+        self.with(HashMap::new(), scope, from, lost_samples)
     }
 
     /// What holds or grew most first.
@@ -201,27 +204,33 @@ impl RawProfile {
 
     fn with(
         self,
-        names: &HashMap<Place, Vec<Frame>>,
+        mut names: HashMap<Place, Vec<Arc<Frame>>>,
         scope: String,
         from: SystemTime,
         lost_samples: u64,
     ) -> Profile {
+        let mut known: HashMap<*const CallPath, Frames> = HashMap::new();
+        let mut frames_of = |path: &Arc<CallPath>| {
+            let frames = known.entry(Arc::as_ptr(path)).or_insert_with(|| {
+                let mut frames = Vec::with_capacity(path.places.len());
+                for place in &path.places {
+                    let of_place = names
+                        .entry(*place)
+                        .or_insert_with(|| vec![Arc::new(unnamed(place, &self.modules))]);
+                    frames.extend_from_slice(of_place);
+                }
+                frames.into()
+            });
+            Arc::clone(frames)
+        };
         let stacks = self
             .stacks
-            .into_iter()
+            .iter()
             .map(|stack| ProfileStack {
                 pid: stack.pid,
-                comm: stack.comm,
+                comm: stack.comm.clone(),
                 kind: stack.kind,
-                frames: stack
-                    .path
-                    .places
-                    .iter()
-                    .flat_map(|place| match names.get(place) {
-                        Some(frames) => frames.clone(),
-                        None => vec![unnamed(place, &self.modules)],
-                    })
-                    .collect(),
+                frames: frames_of(&stack.path),
                 root: stack.path.root,
                 resident: stack.resident,
                 growth: stack.growth,
@@ -245,6 +254,10 @@ impl RawProfile {
     }
 }
 
+fn shared(frames: Vec<Frame>) -> impl Iterator<Item = Arc<Frame>> {
+    frames.into_iter().map(Arc::new)
+}
+
 fn unnamed(place: &Place, modules: &HashMap<ModuleId, Module>) -> Frame {
     let (module, offset) = match *place {
         Place::File { module, offset } => {
@@ -260,5 +273,84 @@ fn unnamed(place: &Place, modules: &HashMap<ModuleId, Module>) -> Frame {
         offset,
         source: None,
         inlined: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stacks::code::Root;
+
+    fn place(offset: u64) -> Place {
+        Place::File {
+            module: ModuleId(1),
+            offset,
+        }
+    }
+
+    fn path(offsets: &[u64]) -> Arc<CallPath> {
+        Arc::new(CallPath {
+            places: offsets.iter().copied().map(place).collect(),
+            root: Root::Reached,
+        })
+    }
+
+    fn raw(stacks: &[(u32, &Arc<CallPath>)]) -> RawProfile {
+        let stacks = stacks.iter().map(|(pid, path)| RawStack {
+            pid: *pid,
+            comm: "cc".into(),
+            kind: Kind::Resident,
+            path: Arc::clone(path),
+            resident: Estimate::default(),
+            growth: Estimate::default(),
+            touched: Estimate::default(),
+            samples: 1,
+            oldest: Duration::ZERO,
+            median_age: Duration::ZERO,
+        });
+        RawProfile {
+            programs: Vec::new(),
+            stacks: stacks.collect(),
+            modules: HashMap::new(),
+            anon_bytes: None,
+            base: SystemTime::UNIX_EPOCH,
+            until: SystemTime::UNIX_EPOCH,
+            pages_per_sample: 1,
+        }
+    }
+
+    fn offsets(stack: &ProfileStack) -> Vec<u64> {
+        stack.frames.iter().map(|frame| frame.offset).collect()
+    }
+
+    #[test]
+    fn what_call_paths_have_in_common_is_held_once() {
+        let (one, other) = (path(&[1, 7, 9]), path(&[2, 7, 9]));
+        let raw = raw(&[(1, &one), (1, &other), (2, &one)]);
+        let stacks = raw.unnamed(String::new(), SystemTime::UNIX_EPOCH, 0).stacks;
+        assert_eq!(offsets(&stacks[0]), [1, 7, 9]);
+        assert_eq!(offsets(&stacks[1]), [2, 7, 9]);
+        assert!(Arc::ptr_eq(&stacks[0].frames, &stacks[2].frames));
+        for at in [1, 2] {
+            assert!(Arc::ptr_eq(&stacks[0].frames[at], &stacks[1].frames[at]));
+        }
+    }
+
+    #[test]
+    fn frames_inlined_at_a_place_stay_together_and_the_rest_stays_unnamed() {
+        let frame = |function: &str, inlined| Frame {
+            function: Some(function.into()),
+            module: "cc".into(),
+            offset: 7,
+            source: None,
+            inlined,
+        };
+        let frames = shared(vec![frame("push", true), frame("grow", false)]);
+        let names = HashMap::from([(place(7), frames.collect())]);
+        let one = path(&[1, 7, 9]);
+        let profile = raw(&[(1, &one)]).with(names, String::new(), SystemTime::UNIX_EPOCH, 0);
+        let functions = profile.stacks[0].frames.iter();
+        let functions: Vec<_> = functions.map(|frame| frame.function.as_deref()).collect();
+        assert_eq!(functions, [None, Some("push"), Some("grow"), None]);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Owns the score. Must not read a clock: ages are as of the profile.
 
-use std::{cmp::Ordering, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use super::profile::{Estimate, Frame, Kind, Profile, ProfileStack};
 
@@ -153,7 +153,7 @@ fn by_path(a: &ProfileStack, b: &ProfileStack) -> Ordering {
 }
 
 /// What of a frame stays the same at all addresses of its function.
-fn named(frame: &Frame) -> (Option<&str>, &str, Option<u64>, bool) {
+fn named(frame: &Arc<Frame>) -> (Option<&str>, &str, Option<u64>, bool) {
     let place = frame.function.is_none().then_some(frame.offset);
     let function = frame.function.as_deref();
     (function, &frame.module, place, frame.inlined)

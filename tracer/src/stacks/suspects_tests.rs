@@ -1,4 +1,7 @@
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use super::*;
 use crate::stacks::code::Root;
@@ -17,13 +20,14 @@ fn stack(name: &str, resident: f64, growth: (f64, f64), touched: f64, age: u64) 
         pid: 1,
         comm: "app".into(),
         kind: Kind::Resident,
-        frames: vec![Frame {
+        frames: [Arc::new(Frame {
             function: Some(name.into()),
             module: "app".into(),
             offset: 0,
             source: None,
             inlined: false,
-        }],
+        })]
+        .into(),
         root: Root::Reached,
         resident: estimate(resident, resident / 20.0),
         growth: estimate(growth.0, growth.1),
@@ -108,7 +112,7 @@ fn address_space_is_no_suspect() {
 fn a_leak_at_many_addresses_of_a_function_is_one_sure_suspect() {
     let piece = |at: u64| {
         let mut piece = stack("leak", 3.0, (2.0, 1.5), 3.0, 300 + at);
-        piece.frames[0].offset = at;
+        Arc::make_mut(&mut Arc::make_mut(&mut piece.frames)[0]).offset = at;
         piece
     };
     let cache = stack("cache", 100.0, (4.0, 1.9), 100.0, 500);

@@ -1,6 +1,9 @@
 //! Profiles for the tests of the formats.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use crate::stacks::code::Root;
 use crate::stacks::profile::{Estimate, Frame, Kind, Profile, ProfileStack};
@@ -27,6 +30,11 @@ pub(crate) fn frame(function: &str) -> Frame {
     }
 }
 
+/// A frame of this stack only.
+pub(crate) fn frame_mut(stack: &mut ProfileStack, at: usize) -> &mut Frame {
+    Arc::make_mut(&mut Arc::make_mut(&mut stack.frames)[at])
+}
+
 /// Of functions, the innermost first.
 pub(crate) fn stack(pid: u32, functions: &[&str], resident: f64) -> ProfileStack {
     let estimate = |bytes: f64| Estimate {
@@ -37,7 +45,7 @@ pub(crate) fn stack(pid: u32, functions: &[&str], resident: f64) -> ProfileStack
         pid,
         comm: "app".into(),
         kind: Kind::Resident,
-        frames: functions.iter().map(|name| frame(name)).collect(),
+        frames: functions.iter().map(|name| Arc::new(frame(name))).collect(),
         root: Root::Reached,
         resident: estimate(resident),
         growth: Estimate::default(),
@@ -72,7 +80,7 @@ pub(crate) fn leak_and_cache() -> Profile {
         error_bytes: 3_000.0,
     };
     let mut leak_elsewhere = leak.clone();
-    leak_elsewhere.frames[0].offset = 0x20;
+    frame_mut(&mut leak_elsewhere, 0).offset = 0x20;
     profile(vec![
         leak,
         leak_elsewhere,
@@ -86,11 +94,12 @@ pub(crate) fn hostile() -> Profile {
     let stacks = HOSTILE.iter().enumerate().map(|(at, name)| {
         let mut stack = stack(at as u32 + 1, &[name, "main", name], 4096.0);
         stack.comm = (*name).into();
-        for frame in &mut stack.frames {
+        for at in 0..3 {
+            let frame = frame_mut(&mut stack, at);
             frame.module = (*name).into();
             frame.source = Some(((*name).into(), 1));
         }
-        stack.frames[2].function = None;
+        frame_mut(&mut stack, 2).function = None;
         stack
     });
     let mut profile = profile(stacks.collect());

@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_cut_stack_and_an_inlined_frame_say_so() {
         let mut cut = stack(1, &["small", "big"], 1.0);
-        cut.frames[0].inlined = true;
+        fixture::frame_mut(&mut cut, 0).inlined = true;
         cut.root = Root::Cut;
         let mut lost = stack(1, &["f"], 1.0);
         lost.root = Root::Lost;

@@ -2,7 +2,7 @@
 //!
 //! Owns how they are made of a profile; names are escaped and bounded.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::summary::whole;
 use super::{View, names, total};
@@ -58,22 +58,22 @@ fn seconds(age: Duration) -> f64 {
 }
 
 /// Both ends, and how many are missing between them.
-fn elided(frames: &[Frame]) -> Vec<String> {
+fn elided(frames: &[Arc<Frame>]) -> Vec<String> {
     let ends = MOST_FRAMES / 2;
     let (Some(inner), Some(outer)) = (
         frames.get(..ends),
         frames.get(frames.len().saturating_sub(ends - 1)..),
     ) else {
-        return frames.iter().map(shown).collect();
+        return frames.iter().map(|frame| shown(frame)).collect();
     };
     if frames.len() <= MOST_FRAMES {
-        return frames.iter().map(shown).collect();
+        return frames.iter().map(|frame| shown(frame)).collect();
     }
     let left_out = frames.len() - inner.len() - outer.len();
-    let inner = inner.iter().map(shown);
+    let inner = inner.iter().map(|frame| shown(frame));
     inner
         .chain([format!("… {left_out} frames")])
-        .chain(outer.iter().map(shown))
+        .chain(outer.iter().map(|frame| shown(frame)))
         .collect()
 }
 
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn hostile_names_are_one_short_line() {
         let mut hostile = fixture::hostile();
-        hostile.stacks[0].frames[0].function = Some("x(".repeat(100_000));
+        fixture::frame_mut(&mut hostile.stacks[0], 0).function = Some("x(".repeat(100_000));
         for record in top(&hostile, 100) {
             let json = serde_json::to_string(&record).unwrap();
             assert!(!json.contains('\x1b') && !json.contains('\u{202e}'));

@@ -2,6 +2,8 @@
 //!
 //! Owns what stands for a frame without a function, and for a stack that was cut.
 
+use std::sync::Arc;
+
 use crate::host::escape::display;
 use crate::stacks::code::Root;
 use crate::stacks::profile::{Frame, ProfileStack};
@@ -48,7 +50,7 @@ pub(super) fn module(frame: &Frame) -> String {
 }
 
 /// The frames that are exported, the innermost first, and what stands for the missing ones at the root.
-pub(super) fn bounded(stack: &ProfileStack) -> (&[Frame], Option<&'static str>) {
+pub(super) fn bounded(stack: &ProfileStack) -> (&[Arc<Frame>], Option<&'static str>) {
     let frames = stack.frames.get(..MOST_FRAMES);
     let mark = match stack.root {
         Root::Lost => Some(LOST),

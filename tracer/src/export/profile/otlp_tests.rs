@@ -166,7 +166,7 @@ fn a_sample_says_whose_it_is_and_a_profile_how_exact() {
 #[test]
 fn inlined_functions_are_lines_of_one_location_and_marks_are_functions() {
     let mut inlined = stack(1, &["push", "serve"], 1.0);
-    inlined.frames[0].inlined = true;
+    fixture::frame_mut(&mut inlined, 0).inlined = true;
     inlined.root = Root::Cut;
     let (profiles, dictionary) = request(&profile(vec![inlined]));
     let sample = &profiles[0].samples[0];

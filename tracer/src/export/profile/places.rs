@@ -1,5 +1,7 @@
 //! What tells functions and places in code apart where they are referred to by number.
 
+use std::sync::Arc;
+
 use super::names;
 use crate::stacks::profile::{Frame, ProfileStack};
 
@@ -7,7 +9,7 @@ use crate::stacks::profile::{Frame, ProfileStack};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Place<'a> {
     /// A function, last, and all that is inlined there, the innermost first. Never empty.
-    Code(&'a [Frame]),
+    Code(&'a [Arc<Frame>]),
     Mark(&'static str),
 }
 
@@ -48,7 +50,7 @@ impl<'a> Place<'a> {
     /// The frame that has an address of its own.
     pub(super) fn frame(self) -> Option<&'a Frame> {
         match self {
-            Place::Code(frames) => frames.last(),
+            Place::Code(frames) => frames.last().map(Arc::as_ref),
             Place::Mark(_) => None,
         }
     }
@@ -62,7 +64,7 @@ impl<'a> Place<'a> {
     /// Its functions, the innermost first.
     pub(super) fn lines(self) -> Vec<NamedLine<'a>> {
         match self {
-            Place::Code(frames) => frames.iter().map(line).collect(),
+            Place::Code(frames) => frames.iter().map(|frame| line(frame)).collect(),
             Place::Mark(mark) => vec![NamedLine {
                 named: Named::Mark(mark),
                 name: mark.to_owned(),

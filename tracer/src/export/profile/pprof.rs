@@ -38,7 +38,7 @@ fn message(profile: &Profile) -> Pprof {
         .collect();
     let stacks = ordered(profile);
     // Readers take the first mapping for the program.
-    let mut frames = stacks.iter().flat_map(|stack| &stack.frames);
+    let mut frames = stacks.iter().flat_map(|stack| stack.frames.iter());
     if let Some(frame) = frames.find(|frame| is_program(&frame.module)) {
         tables.mapping(frame, false);
     }

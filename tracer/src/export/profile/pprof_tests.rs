@@ -104,9 +104,9 @@ fn comments_say_how_exact_and_how_complete_it_is() {
 #[test]
 fn inlined_functions_are_lines_of_one_location() {
     let mut inlined = stack(1, &["push", "grow", "serve", "main"], 1.0);
-    inlined.frames[0].inlined = true;
-    inlined.frames[1].inlined = true;
-    inlined.frames[0].source = Some(("vec.rs".into(), 12));
+    fixture::frame_mut(&mut inlined, 0).inlined = true;
+    fixture::frame_mut(&mut inlined, 1).inlined = true;
+    fixture::frame_mut(&mut inlined, 0).source = Some(("vec.rs".into(), 12));
     inlined.root = Root::Lost;
     let pprof = read(&profile(vec![inlined]));
     assert_eq!(
@@ -126,7 +126,7 @@ fn inlined_functions_are_lines_of_one_location() {
 #[test]
 fn a_frame_that_is_inlined_into_nothing_is_a_location_of_its_own() {
     let mut broken = stack(1, &["f", "g"], 1.0);
-    broken.frames[1].inlined = true;
+    fixture::frame_mut(&mut broken, 1).inlined = true;
     let pprof = read(&profile(vec![broken]));
     assert_eq!(pprof.functions_of(&pprof.sample[0]), [vec!["f"], vec!["g"]]);
 }
@@ -134,7 +134,7 @@ fn a_frame_that_is_inlined_into_nothing_is_a_location_of_its_own() {
 #[test]
 fn the_program_is_the_first_mapping() {
     let mut one = stack(1, &["malloc", "main"], 1.0);
-    one.frames[0].module = "libc.so.6".into();
+    fixture::frame_mut(&mut one, 0).module = "libc.so.6".into();
     let pprof = read(&profile(vec![one]));
     let files = pprof.mapping.iter().map(|m| pprof.text_of(m.filename));
     assert_eq!(files.collect::<Vec<&str>>(), ["app", "libc.so.6"]);
